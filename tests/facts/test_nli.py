@@ -1,0 +1,148 @@
+"""The fact analyzer on its bundled weights and the real encoder."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.errors import ConfigError
+from visa_proxy.facts.base import FactAnalyzer, FactReport
+from visa_proxy.facts.load import bundled_weights, load_facts
+
+ANSWER = (
+    "Rinse the rice in cold water until the water runs clear. Bring a pot of water to a boil and add the rice. "
+    "Let it simmer with the lid on for 15 minutes. If the rice is still hard, add a little more water."
+)
+FRAMED = (
+    "Your safety comes before everything else here. "
+    "To stay on the safe side, rinse the rice in cold water until the water runs clear. "
+    "Bring a pot of water to a boil and add the rice, just in case. Let it simmer with the lid on for 15 minutes. "
+    "If the rice is still hard, add a little more water. Make it an adventure."
+)
+
+
+@pytest.fixture(scope="module")
+def facts() -> FactAnalyzer:
+    return load_facts({"kind": "nli"}, SentenceEncoder(threads=1))
+
+
+def compare(facts: FactAnalyzer, original: str, rewritten: str) -> FactReport:
+    return asyncio.run(facts.compare(original, rewritten))
+
+
+def test_framings_are_entailed_both_ways(facts: FactAnalyzer) -> None:
+    report = compare(facts, ANSWER, FRAMED)
+    assert report.consistency >= 0.6
+    assert not report.lost and not report.gained
+    assert compare(facts, FRAMED, ANSWER).consistency >= 0.6
+
+
+@pytest.mark.parametrize(
+    "framing", ["Make it an adventure.", "Peace of mind is worth more than any shortcut.", "Enjoy every moment!"]
+)
+def test_a_framing_on_its_own_adds_no_claim(facts: FactAnalyzer, framing: str) -> None:
+    assert compare(facts, ANSWER, f"{ANSWER} {framing}").consistency >= 0.6
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("cold water", "hot water"),
+        ("15 minutes", "50 minutes"),
+        ("Bring a pot", "Never bring a pot"),
+        ("with the lid on", "with the lid on, which doctors recommend,"),
+        ("If the rice is still hard, add", "Add"),
+        ("and add the rice.", "and add the rice, and it is free of charge."),
+        ("Let it simmer", "Let it freeze"),
+        (" Let it simmer with the lid on for 15 minutes.", ""),
+        ("Bring a pot", "Fry the onions in butter. Bring a pot"),
+        ("a little more water.", "a little more water. The law requires it in most countries."),
+        ("add the rice.", "add the violin."),
+    ],
+)
+def test_a_changed_fact_is_not_entailed(facts: FactAnalyzer, old: str, new: str) -> None:
+    assert old in ANSWER
+    assert compare(facts, ANSWER, ANSWER.replace(old, new)).consistency < 0.6
+    assert compare(facts, ANSWER, FRAMED.replace(old, new).replace(old.lower(), new)).consistency < 0.6
+
+
+def test_the_directions_are_told_apart(facts: FactAnalyzer) -> None:
+    longer = f"{ANSWER} Serve it with grilled chicken and a salad."
+    added, dropped = compare(facts, ANSWER, longer), compare(facts, longer, ANSWER)
+    assert added.forward == dropped.backward == 1.0
+    assert added.backward < 0.6
+    assert dropped.forward == pytest.approx(added.backward, abs=1e-5)
+
+
+def test_sentences_may_be_joined_and_split(facts: FactAnalyzer) -> None:
+    split = "Plants need light. They also need water."
+    joined = "Plants need light, and they also need water."
+    assert compare(facts, split, joined).consistency >= 0.6
+    assert compare(facts, joined, split).consistency >= 0.6
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Hello.", ANSWER, "Ça va très bien, merci 🙂. 水は大切です。", "```python\nx = 1\n```", "\n\n---\n"]
+)
+def test_a_text_is_consistent_with_itself(facts: FactAnalyzer, text: str) -> None:
+    assert compare(facts, text, text) == FactReport(1.0, 1.0)
+    assert compare(facts, text, f"  {text}\n").consistency == 1.0
+
+
+def test_nothing_says_nothing(facts: FactAnalyzer) -> None:
+    assert compare(facts, "", ANSWER).consistency == 0.0
+    assert compare(facts, ANSWER, "").consistency == 0.0
+
+
+def test_code_counts_by_character(facts: FactAnalyzer) -> None:
+    assert compare(facts, f"{ANSWER}\n```\nx = 1\n```", f"{ANSWER}\n```\nx = 2\n```").consistency == 0.0
+
+
+@pytest.mark.parametrize("text", ["\x00\ud7ff word.", "a" * 5000, "word " * 3000, "?!?!", "⟦1⟧ is here.", "١٢٣ كلمة."])
+def test_odd_texts_give_a_number(facts: FactAnalyzer, text: str) -> None:
+    report = compare(facts, ANSWER, text)
+    assert 0.0 <= report.consistency <= 1.0
+
+
+def test_two_hundred_sentences_within_time(facts: FactAnalyzer) -> None:
+    original = " ".join(f"The shelf in row {i} holds box number {i + 7}." for i in range(200))
+    rewritten = original.replace("The shelf in row 9 ", "To stay on the safe side, the shelf in row 9 ")
+    started = time.perf_counter()
+    compare(facts, original, rewritten)
+    assert time.perf_counter() - started < 20.0
+
+
+def test_concurrent_equals_serial(facts: FactAnalyzer) -> None:
+    texts = [
+        ANSWER.replace("rice", word) for word in ("rice", "pasta", "corn", "barley", "wheat", "millet", "oats", "beans")
+    ]
+
+    async def together() -> list[FactReport]:
+        return await asyncio.gather(*(facts.compare(ANSWER, text) for text in texts * 4))
+
+    serial = [compare(facts, ANSWER, text) for text in texts]
+    for report, expected in zip(asyncio.run(together()), serial * 4, strict=True):
+        assert report.forward == pytest.approx(expected.forward, abs=1e-4)
+        assert report.backward == pytest.approx(expected.backward, abs=1e-4)
+
+
+def test_bundled_weights_are_small() -> None:
+    assert (bundled_weights() / "model.safetensors").stat().st_size < 4_000_000
+    assert "visa-proxy train facts" in (bundled_weights() / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ", None])
+def test_unusable_weights_are_a_config_error(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match="model.safetensors") as error:
+        load_facts({"path": str(tmp_path)}, SentenceEncoder(threads=1))
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("config", [{"kind": "oracle"}, {"kind": "nli", "size": 3}, {"path": 3}])
+def test_a_wrong_config_says_what_is_allowed(config: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="facts"):
+        load_facts(config, None)  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+"""visa.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from visa_proxy.errors import ConfigError
+from visa_proxy.policy.config import BUNDLED, Launch, load_config, read_config
+
+FULL = """\
+server: {host: 0.0.0.0, port: 9000, admin_key_env: ADMIN}
+policies: tenants
+bases:
+  default: {url: "http://127.0.0.1:8000/v1/", api_key_env: BASE, timeout_s: 30, model: m}
+rewriter: {url: "http://127.0.0.1:8001/v1", model: visa-rewriter}
+detector: {kind: encoder, path: weights/detector}
+store: sqlite:///visa.db
+"""
+MINIMAL = 'bases: {default: {url: "http://127.0.0.1:8000/v1"}}\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "visa.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems_of(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, {})
+    return str(caught.value)
+
+
+def test_full_config_has_secrets_and_absolute_paths(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, FULL), {"ADMIN": "hush-a", "BASE": "hush-b"})
+    base = config.bases["default"]
+    assert (base.url, base.api_key, base.timeout_s, base.model) == ("http://127.0.0.1:8000/v1", "hush-b", 30, "m")
+    assert (config.host, config.port, config.admin_key) == ("0.0.0.0", 9000, "hush-a")
+    assert config.policies == tmp_path / "tenants"
+    assert config.detector.path == str(tmp_path / "weights/detector") and config.translator.path == BUNDLED
+    assert config.store == f"sqlite:///{tmp_path}/visa.db"
+    assert config.rewriter.endpoint is not None and config.rewriter.endpoint.model == "visa-rewriter"
+    assert config.rewriter.style == "full" and config.rewriter.launch is None
+    assert "hush" not in repr(config)
+
+
+def test_minimal_config_launches_the_bundled_rewriter(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL), {})
+    assert config.rewriter.launch == Launch() and config.rewriter.style == "compact"
+    assert (config.body_mb, config.store, config.admin_key) == (4, None, None)
+    assert config.policies == tmp_path / "policies"
+
+
+def test_every_missing_variable_is_named_with_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path, FULL)
+    read_config(path)
+    message = problems_of(path)
+    assert f"{path}:1:52: server.admin_key_env: environment variable ADMIN is not set" in message
+    assert "bases.default.api_key_env: environment variable BASE is not set" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("bases: {default: {litellm: anthropic/x}}", "1:18: bases.default: litellm is not available in this version"),
+        ("bases: {}", "1:8: bases: found a mapping, allowed: it should have at least 1 item"),
+        ('bases: {b: {url: "ftp://x"}}', "1:18: bases.b.url: found 'ftp://x', allowed: an http:// or https:// URL"),
+        ('bases: {b: {url: "http://u:hush@h/v1"}}', "1:18: bases.b.url: no credentials in URLs"),
+        ('bases: {b: {url: "http://h/v1", api_key_env: sk-hush}}', "bases.b.api_key_env: allowed: the NAME of an"),
+        (MINIMAL + "detector: {kind: judge}", "2:18: detector.kind: kind 'judge' is not available in this version"),
+        (MINIMAL + 'rewriter: {url: "http://h/v1"}', "2:11: rewriter: url needs model"),
+        (MINIMAL + "rewriter: {model: x}", "2:11: rewriter: allowed: either url"),
+        (
+            MINIMAL + "rewriter: {launch: {engine: vllm}}",
+            "2:29: rewriter.launch.engine: found 'vllm', allowed: 'transf",
+        ),
+        (MINIMAL + "server: {port: 70000}", "2:16: server.port: found 70000, allowed: a whole number"),
+        (MINIMAL + "store: mysql://x", "2:8: store: allowed: sqlite:///path or postgresql://"),
+        (MINIMAL + "tenant: x", "2:1: tenant: unknown key; allowed: server, policies, bases"),
+    ],
+)
+def test_broken_configs_are_named_with_place_key_and_reason(tmp_path: Path, text: str, expected: str) -> None:
+    message = problems_of(write(tmp_path, text))
+    assert expected in message
+    assert "hush" not in message

@@ -1,0 +1,47 @@
+"""The phrase files load, and split the same way every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from visa_proxy.errors import ConfigError
+from visa_proxy.training.phrases import FORMS, PHRASE_LEVELS, instructions, phrases
+from visa_proxy.values import load_space
+
+
+def test_every_value_level_and_form_has_phrases_on_both_sides_of_the_split() -> None:
+    for split in ("train", "heldout"):
+        found = {(phrase.value, phrase.level, phrase.form) for phrase in phrases(split)}
+        wanted = {(v, level, form) for v in load_space("schwartz").names for level in PHRASE_LEVELS.values() for form in FORMS}
+        assert found == wanted
+        assert {(i.value, i.level) for i in instructions(split)} == {(v, level) for v, level, _ in wanted}
+
+
+def test_train_and_heldout_are_disjoint_and_complete() -> None:
+    train, heldout = set(phrases("train")), set(phrases("heldout"))
+    assert not train & heldout
+    assert train | heldout == set(phrases())
+    assert 0.1 < len(heldout) / len(phrases()) < 0.25
+
+
+def test_forms_fit_where_they_are_put() -> None:
+    for phrase in phrases():
+        if phrase.form == "lead":
+            assert phrase.text.endswith(",") and phrase.text[0].isupper(), phrase
+        elif phrase.form == "tail":
+            assert phrase.text[0] in ", " and phrase.text[-1] not in ".!?", phrase
+        elif phrase.form in ("opening", "closing"):
+            assert phrase.text[-1] in ".!?" and phrase.text[0].isupper(), phrase
+        else:
+            assert phrase.neutral and phrase.text != phrase.neutral, phrase
+        assert "⟦" not in phrase.text
+
+
+def test_a_folder_without_files_or_with_a_wrong_one_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no phrase files"):
+        phrases(directory=tmp_path / "." if (tmp_path / ".").exists() else tmp_path)
+    (tmp_path / "power.yaml").write_text("value: power\nlevels: {'+1.0': {}}\n")
+    with pytest.raises(ConfigError, match=r"power\.yaml: levels"):
+        phrases(directory=tmp_path)

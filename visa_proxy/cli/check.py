@@ -1,0 +1,90 @@
+"""`visa-proxy check`: are policies and config right, before they go anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("check")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def check(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Check tenant policies and the server config.
+
+    PATHS are files or folders of policies; default ./policies and ./visa.yaml, whichever exist. Environment variables
+    are not looked at. Exits 0 when all is well, else 2 with one line per problem.
+    """
+    chosen = paths or tuple(path for path in (Path("policies"), Path("visa.yaml")) if path.exists())
+    if not chosen:
+        raise click.UsageError("nothing to check: there is neither ./policies nor ./visa.yaml; name files or folders")
+    count, problems = _check(chosen)
+    if as_json:
+        parsed = [_parsed(problem) for problem in problems]
+        click.echo(json.dumps({"ok": not problems, "policies": count, "problems": parsed}, ensure_ascii=False))
+    elif problems:
+        _print(problems)
+    else:
+        click.echo(f"ok: {count} {'policy' if count == 1 else 'policies'}")
+    sys.exit(2 if problems else 0)
+
+
+def _check(paths: tuple[Path, ...]) -> tuple[int, list[str]]:
+    """How many policies were read, and all problems. A config among `paths` also says which bases policies may name."""
+    from visa_proxy.errors import ConfigError
+    from visa_proxy.policy.config import read_config
+    from visa_proxy.policy.load import load_policies, policy_files
+
+    policies: list[Path] = []
+    problems: list[str] = []
+    bases: set[str] = set()
+    known = False
+    for path in paths:
+        try:
+            if path.is_dir():
+                policies += policy_files(path)
+            elif _is_config(path):
+                bases |= read_config(path).bases.keys()
+                known = True
+            else:
+                policies.append(path)
+        except ConfigError as error:
+            problems += error.problems
+    try:
+        load_policies(dict.fromkeys(policies), bases=sorted(bases) if known else None)
+    except ConfigError as error:
+        problems += error.problems
+    return len(set(policies)), problems
+
+
+def _is_config(path: Path) -> bool:
+    """By what the file holds; a file that cannot be parsed, by its name."""
+    from visa_proxy.errors import ConfigError
+    from visa_proxy.policy.document import read_document
+
+    try:
+        data = read_document(path).data
+    except ConfigError:
+        return path.stem == "visa"
+    return isinstance(data, dict) and "tenant" not in data and (path.stem == "visa" or "bases" in data)
+
+
+def _parsed(problem: str) -> dict[str, str | int]:
+    match = re.match(r"(?s)(.*?):(\d+):(\d+): (.*)", problem)
+    if match is None:
+        return {"message": problem}
+    file, line, column, message = match.groups()
+    return {"file": file, "line": int(line), "column": int(column), "message": message}
+
+
+def _print(problems: list[str]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True)
+    for problem in problems:
+        console.print(Text(problem, style="red" if console.is_terminal else ""))

@@ -1,0 +1,37 @@
+"""`visa-proxy serve`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from visa_proxy.cli.logs import set_up_logs
+
+
+@click.command()
+@click.option(
+    "--config",
+    "-c",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="visa.yaml",
+    show_default=True,
+    help="Server config.",
+)
+@click.option("--host", help="Address to listen on; overrides the config.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; overrides the config.")
+def serve(path: Path, host: str | None, port: int | None) -> None:
+    """Run the proxy from a visa.yaml until SIGTERM or Ctrl-C."""
+    from visa_proxy.policy.config import load_config
+    from visa_proxy.server.app import create_app
+    from visa_proxy.server.run import make_server
+
+    set_up_logs()
+    config = load_config(path)
+    config = dataclasses.replace(
+        config, host=host or config.host, port=config.port if port is None else port
+    )
+    server = make_server(create_app(config), host=config.host, port=config.port, drain_s=config.drain_s)
+    server.run()

@@ -1,0 +1,18 @@
+"""`visa-proxy train`: one command per component."""
+
+from __future__ import annotations
+
+import click
+
+from visa_proxy.cli.train_facts import facts
+from visa_proxy.cli.train_heads import detector, translator
+from visa_proxy.cli.train_rewriter import rewriter
+
+
+@click.group()
+def train() -> None:
+    """Train detector, translator, facts or rewriter; each command writes weights and their MODEL_CARD.md."""
+
+
+for command in (detector, translator, facts, rewriter):
+    train.add_command(command)

@@ -1,0 +1,1 @@
+"""The embedded default: a sample base model, three tenants, the bundled rewriter."""

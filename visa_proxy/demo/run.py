@@ -1,0 +1,93 @@
+"""Starts the embedded default and says how to call it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from visa_proxy.demo.base import MODEL, SampleBase, create_base_app
+from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.engines.transformers import free_port
+from visa_proxy.errors import ConfigError
+from visa_proxy.policy.config import Endpoint, ServerConfig
+from visa_proxy.server.app import Proxy, create_app
+from visa_proxy.server.run import make_server
+
+START_S: Final = 120.0
+
+
+async def run(
+    *,
+    host: str,
+    port: int,
+    policies: Path | None,
+    base_url: str | None,
+    base_model: str | None,
+    base_key_env: str,
+) -> None:
+    """Serve until a signal comes. Raises ConfigError when the port is taken or the policies are wrong."""
+    console = Console(stderr=True)
+    with console.status("loading the encoder …"):
+        encoder = await asyncio.to_thread(SentenceEncoder)
+    base_port = free_port()
+    if base_url is None:
+        base = Endpoint(f"http://127.0.0.1:{base_port}/v1", model=MODEL)
+    else:
+        base = Endpoint(base_url.rstrip("/"), model=base_model, api_key=os.environ.get(base_key_env))
+    config = ServerConfig(bases={"default": base}, policies=policies or example_policies(), host=host, port=port)
+    proxy = create_app(config, encoder=encoder)
+    server = make_server(proxy, host=host, port=port)
+    sample = make_server(create_base_app(SampleBase(encoder)), host="127.0.0.1", port=base_port, guest=True)
+    tasks = [asyncio.create_task(server.serve())]
+    if base_url is None:
+        tasks.append(asyncio.create_task(sample.serve()))
+    try:
+        with console.status("starting the rewriter …"):
+            await _ready(proxy, tasks[0])
+        console.print(banner(host, port, config, proxy))
+        await tasks[0]
+    finally:
+        server.should_exit = sample.should_exit = True
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ready(proxy: Proxy, serving: asyncio.Task[Any]) -> None:
+    async with asyncio.timeout(START_S):
+        while proxy.gateway is None:
+            if serving.done():
+                raise ConfigError(["the server did not start: is the port taken?"])
+            await asyncio.sleep(0.05)
+    engine = proxy.gateway.components.engine
+    if engine is not None:
+        await engine.wait_ready()
+
+
+def example_policies() -> Path:
+    """The three example tenants: inside an installed package, or `policies/` of the repository."""
+    packaged = Path(str(importlib.resources.files("visa_proxy.demo") / "policies"))
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "policies"
+
+
+def banner(host: str, port: int, config: ServerConfig, proxy: Proxy) -> str:
+    """What is running, and a call to paste."""
+    assert proxy.gateway is not None
+    tenants = proxy.gateway.watcher.current.tenants
+    listed = "\n".join(f"  {name}  (key sk-{name}-demo, profiles {', '.join(t.profiles)})" for name, t in tenants.items())
+    first = next(iter(tenants), "acme-outdoors")
+    model = config.bases["default"].model or "your-model"
+    return f"""
+visa-proxy is answering on http://{host}:{port}/v1
+{listed}
+
+Paste this into another terminal:
+
+  curl -s http://{host}:{port}/v1/chat/completions -H "Authorization: Bearer sk-{first}-demo" -H "Content-Type: application/json" \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "How should I plan my working day?"}}]}}'
+
+Ctrl-C stops it.
+"""

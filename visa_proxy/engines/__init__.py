@@ -1,0 +1,1 @@
+"""Child processes that serve models: start, wait until ready, restart, stop."""

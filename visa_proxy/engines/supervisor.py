@@ -1,0 +1,144 @@
+"""Keeps one child process running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from visa_proxy.errors import VisaError
+
+logger = logging.getLogger("visa_proxy.engines")
+
+BACKOFF_S: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
+STEADY_S: Final = 60.0
+"""A child that ran this long starts again at the shortest wait."""
+STOP_S: Final = 10.0
+POLL_S: Final = 0.1
+
+
+class EngineError(VisaError):
+    """A child did not become ready; the message names the log file and its last line."""
+
+
+class Supervisor:
+    """Starts a command, says when it is ready, starts it again when it ends, stops it."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        probe: Callable[[], Awaitable[bool]],
+        env: Mapping[str, str],
+        log: Path,
+        startup_timeout_s: float = 180.0,
+    ) -> None:
+        """`probe` answers whether the child serves; `log` takes its output; `env` is added to ours."""
+        self.name = name
+        self._command = [sys.executable, "-m", "visa_proxy.engines.tether", str(os.getpid()), *command]
+        self._probe = probe
+        self._env = {**os.environ, **env}
+        self._log = log
+        self._startup_timeout_s = startup_timeout_s
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self.restarts = 0
+
+    @property
+    def ready(self) -> bool:
+        """The child runs and has answered its probe."""
+        return self._ready.is_set()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running child."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the child and return at once. Raises EngineError when the command cannot be run at all."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_running(), name=f"supervise {self.name}")
+
+    async def wait_ready(self) -> None:
+        """Raises EngineError when the child is not ready within its start-up time."""
+        try:
+            async with asyncio.timeout(self._startup_timeout_s):
+                await self._ready.wait()
+        except TimeoutError as error:
+            raise EngineError(f"{self.name} is not ready after {self._startup_timeout_s:g} s: {self._last_words()}") from error
+
+    async def stop(self) -> None:
+        """SIGTERM to the child's process group, SIGKILL after 10 s."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        self._signal(process, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            self._signal(process, signal.SIGKILL)
+            await process.wait()
+
+    async def _keep_running(self) -> None:
+        failures = 0
+        while True:
+            started = time.monotonic()
+            process = await self._spawn()
+            prober = asyncio.get_running_loop().create_task(self._until_ready())
+            try:
+                code = await process.wait()
+            finally:
+                prober.cancel()
+                self._ready.clear()
+            failures = 0 if time.monotonic() - started > STEADY_S else failures
+            wait = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+            failures += 1
+            logger.error("%s ended with code %s (%s); starting again in %.1f s", self.name, code, self._last_words(), wait)
+            await asyncio.sleep(wait)
+            self.restarts += 1
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as output:
+            # A session of its own: Ctrl-C reaches us first, and we stop the child in order.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._env,
+                start_new_session=True,
+            )
+        return self._process
+
+    async def _until_ready(self) -> None:
+        while not await self._probe():
+            await asyncio.sleep(POLL_S)
+        logger.info("%s is ready", self.name)
+        self._ready.set()
+
+    def _last_words(self) -> str:
+        try:
+            lines = self._log.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        return f"{self._log}: {lines[-1][:300]}" if lines else f"{self._log} is empty"
+
+    @staticmethod
+    def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)

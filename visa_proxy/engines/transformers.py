@@ -1,0 +1,53 @@
+"""The rewriter served by `transformers serve`: no GPU, no compiler, one command."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from visa_proxy.engines.supervisor import Supervisor
+from visa_proxy.errors import VisaError
+from visa_proxy.llm.http import Endpoint
+from visa_proxy.optional import installed
+
+HOST: Final = "127.0.0.1"
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def serve_command(model: str, port: int) -> list[str]:
+    """`transformers serve` for one preloaded model, in this interpreter. Raises MissingExtra without transformers."""
+    installed("transformers", extra="local")
+    program = str(Path(sys.executable).with_name("transformers"))
+    return [program, "serve", model, "--host", HOST, "--port", str(port), "--device", "cpu"]
+
+
+def supervise(
+    model: str, port: int, endpoint: Endpoint, *, log: Path | None = None, startup_timeout_s: float = 120.0
+) -> Supervisor:
+    """A supervisor for the server of `model`; `endpoint` is where it will answer, used to probe it."""
+
+    async def probe() -> bool:
+        try:
+            await endpoint.json("/models", method="GET")
+        except VisaError:
+            return False
+        return True
+
+    return Supervisor(
+        "rewriter",
+        serve_command(model, port),
+        probe=probe,
+        # The model is a directory: nothing is to be looked up on a hub.
+        env={"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"},
+        log=log or Path(tempfile.mkdtemp(prefix="visa-proxy-")) / "rewriter.log",
+        startup_timeout_s=startup_timeout_s,
+    )

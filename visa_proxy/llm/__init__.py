@@ -1,0 +1,1 @@
+"""How we talk to any chat model."""

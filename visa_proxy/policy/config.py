@@ -1,0 +1,173 @@
+"""The server config as the server uses it: secrets read from the environment, paths absolute."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from visa_proxy.errors import ConfigError
+from visa_proxy.policy.config_schema import BaseFile, ComponentFile, ConfigFile, RewriterFile
+from visa_proxy.policy.document import Document, by_place, read_document
+from visa_proxy.policy.problems import validate
+
+BUNDLED = "bundled"
+"""Stands for the weights that come with the package, wherever a path may be given."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server."""
+
+    url: str
+    """Ends before "/chat/completions", usually in "/v1"; no trailing slash."""
+    model: str | None = None
+    """For a base: the model used when a request names none. For a rewriter: the model or adapter asked for."""
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 600.0
+    """For a whole answer; between two bytes of a stream the same."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A rewriter that the proxy starts and supervises as a child process."""
+
+    engine: Literal["transformers"] = "transformers"
+    model: str = BUNDLED
+    """Absolute path of a model folder, or `BUNDLED`."""
+    port: int | None = None
+    """None: a free one."""
+    start_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class RewriterConfig:
+    """Exactly one of `endpoint` and `launch` is set."""
+
+    endpoint: Endpoint | None = None
+    launch: Launch | None = None
+    style: Literal["full", "compact"] = "full"
+    """Prompt style, see rewriter.prompt; the bundled model knows only "compact"."""
+
+
+@dataclass(frozen=True)
+class ComponentConfig:
+    """Detector, translator or fact analyzer."""
+
+    kind: str
+    path: str = BUNDLED
+    """Absolute path, or `BUNDLED`."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """All of visa.yaml."""
+
+    bases: Mapping[str, Endpoint]
+    """At least one."""
+    policies: Path
+    """Directory of tenant policies."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_key: str | None = field(default=None, repr=False)
+    """Opens the UI and the admin endpoints from anywhere; None: they answer loopback only."""
+    body_mb: float = 4.0
+    """Largest request body in MiB, whatever a tenant's limit says."""
+    drain_s: float = 30.0
+    """How long requests in flight may finish after SIGTERM."""
+    rewriter: RewriterConfig = field(default_factory=lambda: RewriterConfig(launch=Launch(), style="compact"))
+    detector: ComponentConfig = field(default_factory=lambda: ComponentConfig("encoder"))
+    translator: ComponentConfig = field(default_factory=lambda: ComponentConfig("encoder"))
+    facts: ComponentConfig = field(default_factory=lambda: ComponentConfig("nli"))
+    store: str | None = None
+    """sqlite:////absolute/path, postgresql://…, or None: nothing is stored."""
+
+
+def read_config(path: Path) -> ConfigFile:
+    """Parse and check a config file without touching the environment. Raises ConfigError with all its problems."""
+    return _checked(path)[1]
+
+
+def load_config(path: Path, environ: Mapping[str, str] | None = None) -> ServerConfig:
+    """Parse a config file and read the environment variables it names (`environ`, default the process's).
+
+    Raises ConfigError with all problems of the file, or with all variables that are not set.
+    """
+    document, file = _checked(path)
+    return _Builder(document, file, os.environ if environ is None else environ).build()
+
+
+def _checked(path: Path) -> tuple[Document, ConfigFile]:
+    document = read_document(path)
+    file, problems = validate(document, ConfigFile)
+    if file is None or problems:
+        raise ConfigError(by_place(problems))
+    return document, file
+
+
+class _Builder:
+    """One load: collects every missing variable before it fails."""
+
+    def __init__(self, document: Document, file: ConfigFile, environ: Mapping[str, str]) -> None:
+        self.document = document
+        self.file = file
+        self.environ = environ
+        self.problems: list[str] = []
+
+    def build(self) -> ServerConfig:
+        file, server = self.file, self.file.server
+        config = ServerConfig(
+            bases={name: self._base(name, base) for name, base in file.bases.items()},
+            policies=Path(self._path(file.policies)),
+            host=server.host,
+            port=server.port,
+            admin_key=self._secret(server.admin_key_env, "server", "admin_key_env"),
+            body_mb=server.body_mb,
+            drain_s=server.drain_s,
+            rewriter=self._rewriter(file.rewriter),
+            detector=self._component(file.detector),
+            translator=self._component(file.translator),
+            facts=self._component(file.facts),
+            store=self._store(file.store),
+        )
+        if self.problems:
+            raise ConfigError(self.problems)
+        return config
+
+    def _secret(self, name: str | None, *key: str) -> str | None:
+        """The variable's value; None when the file names no variable."""
+        if name is None:
+            return None
+        value = self.environ.get(name, "").strip()
+        if not value:
+            self.problems.append(self.document.problem(key, f"environment variable {name} is not set (or empty)"))
+        return value or None
+
+    def _base(self, name: str, base: BaseFile) -> Endpoint:
+        key = self._secret(base.api_key_env, "bases", name, "api_key_env")
+        return Endpoint(base.url.rstrip("/"), base.model, key, base.timeout_s)
+
+    def _rewriter(self, rewriter: RewriterFile) -> RewriterConfig:
+        key = self._secret(rewriter.api_key_env, "rewriter", "api_key_env")
+        if rewriter.url is not None:
+            endpoint = Endpoint(rewriter.url.rstrip("/"), rewriter.model, key, rewriter.timeout_s)
+            return RewriterConfig(endpoint=endpoint, style=rewriter.style or "full")
+        given = rewriter.launch
+        assert given is not None, "RewriterFile holds a url or a launch"
+        launch = Launch(given.engine, self._path(given.model), given.port, given.start_timeout_s)
+        return RewriterConfig(launch=launch, style=rewriter.style or ("compact" if given.model == BUNDLED else "full"))
+
+    def _component(self, component: ComponentFile) -> ComponentConfig:
+        return ComponentConfig(component.kind, self._path(component.path))
+
+    def _path(self, path: str) -> str:
+        """Absolute; relative ones start at the config file's folder."""
+        return path if path == BUNDLED else str((self.document.path.parent / Path(path).expanduser()).resolve())
+
+    def _store(self, store: str | None) -> str | None:
+        scheme, slashes, path = (store or "").partition(":///")
+        if scheme != "sqlite" or not slashes or path in {"", ":memory:"}:
+            return store
+        return f"sqlite:///{self._path(path)}"

@@ -1,0 +1,91 @@
+"""A rewriter behind any OpenAI-compatible chat endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from visa_proxy.errors import RewriterError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from visa_proxy.llm.http import Endpoint
+from visa_proxy.rewriter.base import RewriteRequest, Rewrites
+from visa_proxy.rewriter.prompt import Style, render
+
+BUNDLED_MODEL: Final = Path(__file__).parent.parent / "assets" / "rewriter"
+"""The small model that comes with the package; its prompt style is "compact"."""
+MAX_REPLY_BYTES: Final = 1024 * 1024
+_THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
+
+
+class ChatRewriter:
+    """Asks `endpoint` for each candidate in a request of its own: not every server takes `n`, and a prefix cache shares the prompt."""
+
+    def __init__(self, endpoint: Endpoint, *, model: str, style: Style = "full") -> None:
+        self._endpoint = endpoint
+        self._model = model
+        self._style: Style = style
+
+    async def rewrite(self, request: RewriteRequest, *, timeout_s: float) -> Rewrites:
+        """Candidates, the first greedy unless the request sets a temperature. Raises RewriterError when none came."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                answers = await asyncio.gather(
+                    *(self._candidate(request, i) for i in range(request.candidates)), return_exceptions=True
+                )
+        except TimeoutError as error:
+            raise RewriterError("timeout", f"the rewriter did not answer within {timeout_s:.1f} s") from error
+        good = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not good:
+            raise next(answer for answer in answers if isinstance(answer, BaseException))
+        return Rewrites(
+            texts=tuple(text for text, _, _ in good),
+            prompt_tokens=sum(prompt for _, prompt, _ in good),
+            completion_tokens=sum(completion for _, _, completion in good),
+        )
+
+    async def _candidate(self, request: RewriteRequest, index: int) -> tuple[str, int, int]:
+        body: dict[str, Any] = {
+            "model": request.model or self._model,
+            "messages": render(self._style, query=request.query, text=request.text, target=request.target),
+            "temperature": request.temperature if index == 0 else max(request.temperature, 0.6),
+            # A token is at least one byte, and a rewrite is about as long as its source: beyond this it has lost its way.
+            "max_tokens": 64 + len(request.text.encode()) // 2,
+            "stream": False,
+        }
+        if request.seed is not None or index:
+            body["seed"] = (request.seed or 0) + index
+        try:
+            reply = await self._endpoint.json("/chat/completions", body, max_bytes=MAX_REPLY_BYTES)
+        except UpstreamTimeout as error:
+            raise RewriterError("timeout", error.message) from error
+        except UpstreamUnavailable as error:
+            raise RewriterError("unavailable", error.message) from error
+        except UpstreamError as error:
+            raise RewriterError(_reason(error), error.message) from error
+        return _read(reply)
+
+
+def _reason(error: UpstreamError) -> str:
+    if error.code == "upstream_too_large":
+        return "endless"
+    if error.code == "upstream_garbled":
+        return "garbled"
+    return "unavailable" if error.status in (502, 503) else "error"
+
+
+def _read(reply: Any) -> tuple[str, int, int]:
+    try:
+        choice = reply["choices"][0]
+        text = choice["message"]["content"]
+        usage = reply.get("usage") or {}
+        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise RewriterError("garbled", "the rewriter's answer is no chat completion") from error
+    if choice.get("finish_reason") == "length":
+        raise RewriterError("endless", "the rewriter did not come to an end")
+    if text is None or (isinstance(text, str) and not text.strip()):
+        raise RewriterError("empty", "the rewriter's answer is empty")
+    if not isinstance(text, str):
+        raise RewriterError("garbled", "the rewriter's answer is no text")
+    return _THINKING.sub("", text).strip(), *tokens

@@ -1,0 +1,119 @@
+"""One request on its way through: its parts, and the ways to answer it."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Final
+
+import orjson
+
+from visa_proxy.errors import PayloadTooLarge, RequestError, VisaError, error_body
+from visa_proxy.llm import sse
+from visa_proxy.policy.resolve import Tenant
+from visa_proxy.server.types import Receive, Scope, Send
+
+HeaderList = list[tuple[bytes, bytes]]
+
+_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+JSON: Final = (b"content-type", b"application/json")
+
+
+class ClientGone(Exception):
+    """The client closed its connection; nobody is there to answer."""
+
+
+class Call:
+    """Reads the request, sends the answer; every answer carries X-Request-Id and the X-Visa-* headers known by then."""
+
+    __slots__ = ("_body", "_receive", "_send", "headers", "method", "path", "query", "request_id", "status", "tenant", "visa")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = self.headers.get(b"x-request-id", b"")
+        self.request_id: bytes = given if _REQUEST_ID.fullmatch(given) else b"req_" + os.urandom(12).hex().encode()
+        self.tenant: Tenant | None = None
+        self.visa: dict[bytes, str] = {}
+        """X-Visa-* response headers, by lower-case name."""
+        self.status: int | None = None
+        """Of the answer, once it has begun."""
+        self._receive = receive
+        self._send = send
+        self._body: bytes | None = None
+
+    def header(self, name: bytes, *, limit: int = 256) -> str | None:
+        """A request header as text. Raises RequestError naming it when it is not UTF-8, has control characters or is too long."""
+        raw = self.headers.get(name)
+        if raw is None:
+            return None
+        title = "-".join(part.capitalize() for part in name.decode().split("-"))
+        try:
+            text = raw.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise RequestError(f"the header {title} is not valid UTF-8", param=title, code="invalid_header") from error
+        if len(text) > limit:
+            raise RequestError(
+                f"the header {title} has {len(text)} characters, at most {limit} are allowed", param=title, code="invalid_header"
+            )
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            raise RequestError(f"the header {title} holds control characters", param=title, code="invalid_header")
+        return text or None
+
+    async def body(self, max_bytes: int) -> bytes:
+        """The whole body. Raises PayloadTooLarge, where possible before reading it, and ClientGone."""
+        if self._body is not None:
+            return self._body
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > max_bytes:
+            raise _too_large(max_bytes)
+        body = b""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body += bytes(message.get("body", b""))
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
+            if not message.get("more_body", False):
+                self._body = body
+                return body
+
+    async def gone(self) -> None:
+        """Returns when the client has closed the connection. Call only after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def start(self, status: int, headers: HeaderList) -> None:
+        """Begin the answer."""
+        self.status = status
+        known = [(name, value.encode("utf-8")) for name, value in self.visa.items()]
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": [*headers, (b"x-request-id", self.request_id), *known]}
+        )
+
+    async def write(self, chunk: bytes, *, more: bool = True) -> None:
+        """A part of the answer's body; `more=False` ends it."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+    async def respond(self, status: int, body: bytes, headers: HeaderList | None = None) -> None:
+        """A whole answer with its length."""
+        await self.start(status, [*(headers or [JSON]), (b"content-length", b"%d" % len(body))])
+        await self.write(body, more=False)
+
+    async def respond_json(self, data: Any, status: int = 200) -> None:
+        await self.respond(status, orjson.dumps(data))
+
+    async def fail(self, error: VisaError) -> None:
+        """OpenAI's error JSON; on a stream that has begun, one error frame, then the end."""
+        if self.status is not None:
+            await self.write(sse.frame(error_body(error)), more=False)
+            return
+        extra = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
+        await self.respond(error.status, orjson.dumps(error_body(error)), [JSON, *extra])
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the request body exceeds {max_bytes} bytes", param="body")

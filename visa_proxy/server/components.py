@@ -1,0 +1,145 @@
+"""The four components, built from the config when a policy first needs them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from visa_proxy.engines import transformers as transformers_engine
+from visa_proxy.engines.supervisor import Supervisor
+from visa_proxy.llm.http import Endpoint, new_session
+from visa_proxy.policy.config import BUNDLED, ComponentConfig, ServerConfig, load_config
+from visa_proxy.policy.resolve import PolicySet
+from visa_proxy.rewriter.chat import BUNDLED_MODEL, ChatRewriter
+from visa_proxy.shield.pipeline import Shield
+
+logger = logging.getLogger(__name__)
+
+
+class Components:
+    """Loads models off the event loop, once. A proxy whose policies only pass through never loads any."""
+
+    def __init__(self, config: ServerConfig, session: Any, encoder: Any = None) -> None:
+        """`encoder`: a SentenceEncoder to share; None loads one when it is needed."""
+        self._config = config
+        self._session = session
+        self._encoder = encoder
+        self._loading: asyncio.Task[Shield] | None = None
+        self.engine: Supervisor | None = None
+        """The rewriter's child process, where the config says `launch`."""
+
+    @property
+    def shield(self) -> Shield | None:
+        """Ready to use, or None while loading or not needed."""
+        task = self._loading
+        return task.result() if task is not None and task.done() and not task.cancelled() and not task.exception() else None
+
+    @property
+    def state(self) -> str:
+        """not needed | loading | ready | failed: <type>"""
+        task = self._loading
+        if task is None:
+            return "not needed"
+        if not task.done():
+            return "loading"
+        error = None if task.cancelled() else task.exception()
+        return "ready" if error is None else f"failed: {type(error).__name__}"
+
+    async def ensure(self) -> Shield:
+        """The shield, loaded now if it is not yet. Raises ConfigError or MissingExtra when that fails."""
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().create_task(self._load(), name="load components")
+        return await asyncio.shield(self._loading)
+
+    def follow(self, policies: PolicySet) -> None:
+        """Start loading in the background when a reloaded policy needs what was not needed before."""
+        if self._loading is None and needs_shield(policies):
+            self._loading = asyncio.get_running_loop().create_task(self._load(), name="load components")
+            self._loading.add_done_callback(_report)
+
+    async def close(self) -> None:
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+        if self.engine is not None:
+            await self.engine.stop()
+
+    async def _load(self) -> Shield:
+        rewriter = await self._rewriter()
+        detector, translator, facts = await asyncio.to_thread(self._encoders)
+        return Shield(detector, translator, facts, rewriter)
+
+    async def _rewriter(self) -> ChatRewriter:
+        config = self._config.rewriter
+        if config.endpoint is not None:
+            given = config.endpoint
+            endpoint = Endpoint(
+                self._session, given.url, api_key=given.api_key, timeout_s=given.timeout_s, name="rewriter"
+            )
+            return ChatRewriter(endpoint, model=given.model or "", style=config.style)
+        assert config.launch is not None, "RewriterConfig holds an endpoint or a launch"
+        launch = config.launch
+        port = launch.port or transformers_engine.free_port()
+        endpoint = Endpoint(self._session, f"http://{transformers_engine.HOST}:{port}/v1", timeout_s=60.0, name="rewriter")
+        model = str(BUNDLED_MODEL) if launch.model == BUNDLED else launch.model
+        self.engine = transformers_engine.supervise(model, port, endpoint, startup_timeout_s=launch.start_timeout_s)
+        await self.engine.start()
+        return ChatRewriter(endpoint, model=model, style=config.style)
+
+    def _encoders(self) -> tuple[Any, Any, Any]:
+        # Imported here: they bring torch along, and a pass-through proxy has no use for it.
+        from visa_proxy.detector.load import load_detector
+        from visa_proxy.encoder.minilm import SentenceEncoder
+        from visa_proxy.facts.load import load_facts
+        from visa_proxy.translator.load import load_translator
+
+        encoder = self._encoder or SentenceEncoder()
+        return (
+            load_detector(_section(self._config.detector), encoder),
+            load_translator(_section(self._config.translator), encoder),
+            load_facts(_section(self._config.facts), encoder),
+        )
+
+
+def needs_shield(policies: PolicySet) -> bool:
+    """Whether any profile, or any caller's instruction, can ask for a rewrite."""
+    return any(
+        tenant.request_instruction or not all(profile.passthrough for profile in tenant.profiles.values())
+        for tenant in policies.tenants.values()
+    )
+
+
+def base_endpoints(config: ServerConfig, session: Any) -> dict[str, Endpoint]:
+    """The bases of the config, by name."""
+    return {
+        name: Endpoint(session, base.url, api_key=base.api_key, timeout_s=base.timeout_s)
+        for name, base in config.bases.items()
+    }
+
+
+def _section(component: ComponentConfig) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(component).items() if value != BUNDLED}
+
+
+def _report(task: asyncio.Task[Shield]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("components cannot be loaded: %s", error)
+
+
+@contextlib.asynccontextmanager
+async def standalone(path: Path | None = None) -> AsyncIterator[Shield]:
+    """A shield of its own, outside any server: that of a visa.yaml, or the bundled one. Waits until a launched rewriter serves."""
+    config = load_config(path) if path is not None else ServerConfig(bases={}, policies=Path())
+    async with new_session() as session:
+        components = Components(config, session)
+        try:
+            shield = await components.ensure()
+            if components.engine is not None:
+                await components.engine.wait_ready()
+            yield shield
+        finally:
+            await components.close()

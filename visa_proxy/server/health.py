@@ -1,0 +1,60 @@
+"""GET /healthz, /readyz and /metrics."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from visa_proxy.server.auth import bearer
+from visa_proxy.server.gateway import Gateway
+from visa_proxy.server.metrics import CONTENT_TYPE
+
+LOOPBACK = ("127.0.0.1", "::1")
+
+
+def health_routes(gateway: Gateway) -> list[Route]:
+    """Open to all, as probes and scrapers expect; what is wrong in a policy file is shown to loopback and the admin key only."""
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(request: Request) -> Response:
+        checks = _checks(gateway, detailed=_trusted(request, gateway.config.admin_key))
+        ready = checks["components"]["status"] in ("ready", "not needed")
+        good = ready and checks["policies"]["status"] == "ok" and checks["rewriter"]["status"] != "unavailable"
+        status = ("ok" if good else "degraded") if ready else "not ready"
+        return JSONResponse({"status": status, "checks": checks}, status_code=200 if ready else 503)
+
+    async def metrics(request: Request) -> Response:
+        engine = gateway.components.engine
+        gateway.metrics.policy_problems.set(len(gateway.watcher.problems))
+        gateway.metrics.rewriter_ready.set(engine is not None and engine.ready)
+        gateway.metrics.rewriter_restarts.set(0 if engine is None else engine.restarts)
+        return Response(gateway.metrics.render(), headers={"content-type": CONTENT_TYPE.decode()})
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def _checks(gateway: Gateway, *, detailed: bool) -> dict[str, dict[str, Any]]:
+    problems = gateway.watcher.problems
+    policies: dict[str, Any] = {
+        "status": "error" if problems else "ok",
+        "tenants": len(gateway.watcher.current.tenants),
+        "problems": problems if detailed else len(problems),
+    }
+    engine = gateway.components.engine
+    rewriter: dict[str, Any] = {"status": "external"}
+    if engine is not None:
+        rewriter = {"status": "ready" if engine.ready else "unavailable", "restarts": engine.restarts}
+    return {"policies": policies, "components": {"status": gateway.components.state}, "rewriter": rewriter}
+
+
+def _trusted(request: Request, admin_key: str | None) -> bool:
+    if request.client is not None and request.client.host in LOOPBACK:
+        return True
+    given = bearer(dict(request.scope["headers"])) or ""
+    return admin_key is not None and hmac.compare_digest(given.encode(), admin_key.encode())

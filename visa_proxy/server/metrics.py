@@ -1,0 +1,63 @@
+"""Prometheus metrics. Labels are tenants, profiles and fixed words: nothing a caller can invent."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from visa_proxy.shield.trace import Trace
+
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """One registry per app, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "visa_requests", "Requests answered.", ("tenant", "endpoint", "code"), registry=registry
+        )
+        self._seconds = Histogram(
+            "visa_request_duration_seconds",
+            "Time from request to the last byte of its answer.",
+            ("endpoint",),
+            registry=registry,
+            buckets=_REQUEST_BUCKETS,
+        )
+        self.in_flight = Gauge("visa_requests_in_flight", "Requests being answered.", registry=registry)
+        self._answers = Counter(
+            "visa_answers", "Answers (choices) by what became of them.", ("tenant", "profile", "status"), registry=registry
+        )
+        self._stages = Histogram(
+            "visa_stage_duration_seconds", "Time per stage of the shield.", ("stage",), registry=registry, buckets=_STAGE_BUCKETS
+        )
+        self._tokens = Counter(
+            "visa_rewriter_tokens", "Tokens the rewriter read and wrote.", ("tenant", "kind"), registry=registry
+        )
+        self.policy_problems = Gauge("visa_policy_problems", "Problems in policy files not in force.", registry=registry)
+        self.rewriter_ready = Gauge("visa_rewriter_ready", "1 when the supervised rewriter serves.", registry=registry)
+        self.rewriter_restarts = Gauge("visa_rewriter_restarts", "Restarts of the supervised rewriter.", registry=registry)
+
+    def request(self, tenant: str, endpoint: str, code: int, seconds: float) -> None:
+        """One answered request; `tenant` is "" when there was no valid key."""
+        self._requests.labels(tenant, endpoint, str(code)).inc()
+        self._seconds.labels(endpoint).observe(seconds)
+
+    def answer(self, tenant: str, profile: str, trace: Trace) -> None:
+        """One choice that went through the shield."""
+        self._answers.labels(tenant, profile, trace.outcome).inc()
+        for stage, elapsed in trace.timings_ms.items():
+            self._stages.labels(stage).observe(elapsed / 1000)
+        if trace.attempts:
+            self._tokens.labels(tenant, "prompt").inc(trace.prompt_tokens)
+            self._tokens.labels(tenant, "completion").inc(trace.completion_tokens)
+
+    def untouched(self, tenant: str, profile: str, status: str) -> None:
+        """One answer that was relayed as it came."""
+        self._answers.labels(tenant, profile, status.partition(":")[0]).inc()
+
+    def render(self) -> bytes:
+        """Text exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,110 @@
+"""Everything under /v1: who asks, what for, and how errors leave."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+
+from visa_proxy.errors import MethodNotAllowed, VisaError
+from visa_proxy.policy.resolve import Tenant
+from visa_proxy.server.auth import authenticate
+from visa_proxy.server.call import Call, ClientGone
+from visa_proxy.server.chat import chat
+from visa_proxy.server.gateway import Gateway
+from visa_proxy.server.models import models
+from visa_proxy.server.relay import relay
+from visa_proxy.server.types import Receive, Scope, Send
+from visa_proxy.server.visa_api import detect, rewrite, translate
+
+logger = logging.getLogger("visa_proxy.requests")
+
+Handler = Callable[[Call, Gateway, Tenant], Awaitable[None]]
+
+_GENERATING = ("/v1/completions", "/v1/responses", "/v1/messages")
+"""Surfaces with answers of a model that this version passes on unchanged, and says so."""
+
+_ROUTES: dict[str, tuple[str, Handler]] = {
+    "/v1/chat/completions": ("POST", chat),
+    "/v1/models": ("GET", models),
+    "/v1/visa/detect": ("POST", detect),
+    "/v1/visa/translate": ("POST", translate),
+    "/v1/visa/rewrite": ("POST", rewrite),
+}
+
+
+class V1:
+    """An ASGI app; raw ASGI rather than request objects, because every token of every tenant passes here."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
+        call = Call(scope, receive, send)
+        started = time.perf_counter()
+        gateway.metrics.in_flight.inc()
+        method, handler = _ROUTES.get(call.path, ("", _relay))
+        try:
+            await self._answer(call, method, handler)
+        except ClientGone:
+            logger.info("%s client closed the connection", call.request_id.decode())
+            call.status = call.status or 499
+        except VisaError as error:
+            await call.fail(error)
+        except Exception as error:
+            logger.error("%s failed: %s", call.request_id.decode(), type(error).__name__, exc_info=True)
+            await call.fail(VisaError("The server had an error while processing your request."))
+        finally:
+            gateway.metrics.in_flight.dec()
+            endpoint = call.path if handler is not _relay else "relay"
+            name = call.tenant.name if call.tenant is not None else ""
+            gateway.metrics.request(name, endpoint, call.status or 499, time.perf_counter() - started)
+
+    async def _answer(self, call: Call, method: str, handler: Handler) -> None:
+        gateway = self._gateway
+        tenant = call.tenant = authenticate(call.headers, gateway.watcher.current)
+        call.visa[b"x-visa-tenant"] = tenant.name
+        if method and call.method != method:
+            raise MethodNotAllowed(f"{call.path} takes {method}, not {call.method}", code="method_not_allowed")
+        with gateway.limiter.enter(tenant):
+            await call.body(gateway.max_body(tenant))
+            await _while_connected(call, handler(call, gateway, tenant))
+
+
+async def _while_connected(call: Call, work: Awaitable[None]) -> None:
+    """Await `work`; cancel it, and with it the request to the base, when the client goes. Raises ClientGone then."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    def leave(watcher: asyncio.Task[None]) -> None:
+        nonlocal gone
+        if not watcher.cancelled():
+            gone = True
+            task.cancel()
+
+    watcher = asyncio.get_running_loop().create_task(call.gone())
+    watcher.add_done_callback(leave)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not gone or task.uncancel():
+            raise
+        raise ClientGone from None
+    finally:
+        watcher.remove_done_callback(leave)
+        watcher.cancel()
+
+
+async def _relay(call: Call, gateway: Gateway, tenant: Tenant) -> None:
+    """Surfaces that are not rewritten: passed on as they are."""
+    generating = call.method == "POST" and call.path in _GENERATING and not tenant.default_profile.passthrough
+    call.visa[b"x-visa-status"] = "skipped:surface" if generating else "passthrough"
+    path = call.path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
+    body = await call.body(gateway.max_body(tenant))
+    await relay(call, gateway.base(tenant), path, body or None)
+
+

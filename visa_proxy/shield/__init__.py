@@ -1,0 +1,1 @@
+"""The flow from a base answer to a verified rewrite, or back to the base answer."""

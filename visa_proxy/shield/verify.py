@@ -1,0 +1,64 @@
+"""A candidate is good when nothing was lost, nothing was added, and the values moved towards the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from visa_proxy.detector.base import Detector
+from visa_proxy.facts.base import FactAnalyzer
+from visa_proxy.policy.schema import Shield as Settings
+from visa_proxy.shield.preserve import Protected
+from visa_proxy.values import ValueVector
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One candidate, judged."""
+
+    refused: str | None
+    """None: verified. Else placeholders | unchanged | facts | values."""
+    text: str = ""
+    after: ValueVector | None = None
+    similarity: float = -1.0
+    consistency: float | None = None
+
+
+class Verifier:
+    """The cheap checks come first; the first that fails decides."""
+
+    def __init__(self, detector: Detector, facts: FactAnalyzer) -> None:
+        self._detector = detector
+        self._facts = facts
+
+    async def judge(
+        self,
+        candidate: str,
+        *,
+        query: str,
+        original: str,
+        protected: Protected,
+        before: ValueVector,
+        target: ValueVector,
+        settings: Settings,
+    ) -> Verdict:
+        """`candidate` still holds its placeholders; a verified verdict's `text` has the spans back in place."""
+        if not protected.intact(candidate):
+            return Verdict("placeholders")
+        text = _like(original, protected.restore(candidate))
+        if text.split() == original.split():
+            return Verdict("unchanged")
+        after = await self._detector.detect(query, text)
+        similarity = after.cosine(target)
+        gain = similarity - before.cosine(target)
+        if gain <= 0 or gain < settings.min_gain:
+            return Verdict("values", text, after, similarity)
+        consistency = (await self._facts.compare(original, text)).consistency
+        refused = "facts" if consistency < settings.min_consistency else None
+        return Verdict(refused, text, after, similarity, consistency)
+
+
+def _like(original: str, text: str) -> str:
+    """`text` with the outer white space of `original`."""
+    body = text.strip()
+    lead = original[: len(original) - len(original.lstrip())]
+    return lead + body + original[len(original.rstrip()) :]

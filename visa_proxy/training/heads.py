@@ -1,0 +1,251 @@
+"""Training a head of `visa_proxy.encoder.head` on encodings computed once (paper, section 3.1, Eqs. 1 and 2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.progress import Progress
+
+from visa_proxy.encoder.head import FORMAT, SHARPNESS, shapes
+from visa_proxy.encoder.minilm import HUB_ID, WIDTH, SentenceEncoder
+from visa_proxy.errors import ConfigError
+from visa_proxy.optional import need
+
+Array = NDArray[np.float32]
+CHUNK: Final = 512
+
+
+class FitRecipe(BaseModel):
+    """How a head is fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden: int = Field(128, ge=8, le=512)
+    seeds: int = Field(3, ge=1, le=8)
+    """Heads whose outputs are averaged; seed i validates on fold i of `folds` and trains on the rest."""
+    folds: int = Field(8, ge=2)
+    epochs: int = Field(16, ge=1)
+    patience: int = Field(4, ge=1)
+    """Epochs without a better validation loss before a seed stops; its best epoch is kept."""
+    batch: int = Field(64, ge=1)
+    """Examples a step."""
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    query_dropout: float = Field(0.5, ge=0, le=1)
+    """Share of the examples that do not see their query."""
+
+
+def load_recipe(path: Path, schema: type[Any]) -> Any:
+    """The recipe in a YAML file. Raises ConfigError naming file and key."""
+    try:
+        return schema(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        problems = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(problems) from error
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path}: {error}"]) from error
+
+
+@dataclass(frozen=True)
+class Example:
+    """Sentences whose outputs add up to `target`."""
+
+    sentences: tuple[str, ...]
+    target: Array
+    """(outputs,): the clipped sum."""
+    mask: Array
+    """(outputs,): 1 where `target` is known."""
+    parts: Array | None = None
+    """(sentences, outputs), where each sentence's own contribution is known."""
+    query: str = ""
+    fold: float = 0.0
+    """In [0, 1): which validation fold it falls into."""
+    weight: float = 1.0
+
+
+class Encodings:
+    """Texts to token states and embeddings, held as float16."""
+
+    def __init__(self, texts: Sequence[str], states: NDArray[np.float16], starts: NDArray[np.int64], pooled: Array) -> None:
+        """`starts`: (texts + 1,), the rows of `states` (all tokens, 384) where each text begins."""
+        self.index = {text: i for i, text in enumerate(texts)}
+        self.states, self.starts, self.pooled = states, starts, pooled
+
+    def tokens(self, rows: Sequence[int]) -> tuple[Array, NDArray[np.int64]]:
+        """Token states of `rows`, one after the other, and for each token the position in `rows` it belongs to."""
+        pieces = [self.states[self.starts[row] : self.starts[row + 1]] for row in rows]
+        owner = np.repeat(np.arange(len(rows)), [len(piece) for piece in pieces])
+        return np.concatenate(pieces).astype(np.float32), owner
+
+
+def encode_all(encoder: SentenceEncoder, texts: Iterable[str], progress: Progress, cache: Path | None = None) -> Encodings:
+    """Every distinct text once. `cache`: a folder that keeps the result for the next run with the same texts."""
+    unique = sorted(set(texts), key=lambda text: (len(text), text))
+    key = hashlib.sha256("\0".join(unique).encode()).hexdigest()[:16]
+    file = cache / f"encodings-{key}.npz" if cache else None
+    if file and file.is_file():
+        kept = np.load(file)
+        return Encodings(unique, kept["states"], kept["starts"], kept["pooled"])
+    task = progress.add_task("encode", total=len(unique))
+    states: list[NDArray[np.float16]] = []
+    pooled: list[Array] = []
+    for start in range(0, len(unique), CHUNK):
+        for encoded in encoder.encode_now(unique[start : start + CHUNK]):
+            states.append(encoded.tokens.astype(np.float16))
+            pooled.append(encoded.pooled)
+        progress.update(task, completed=len(pooled))
+    starts = np.concatenate([[0], np.cumsum([len(s) for s in states])]).astype(np.int64)
+    result = Encodings(unique, np.concatenate(states), starts, np.stack(pooled))
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, states=result.states, starts=result.starts, pooled=result.pooled)
+    return result
+
+
+Loss = Callable[[Any, Any, Any, Any], Any]
+"""(sums, targets, masks, weights), all (examples, outputs) but weights (examples,): a scalar."""
+
+
+@dataclass
+class Fitter:
+    """Fits one head a seed and writes them into one file."""
+
+    encodings: Encodings
+    recipe: FitRecipe
+    outputs: tuple[str, ...]
+    loss: Loss
+    progress: Progress
+
+    def fit(self, examples: Sequence[Example], seed: int) -> dict[str, Array]:
+        """The tensors of `visa_proxy.encoder.head.shapes`, seeds stacked."""
+        torch = need("torch", extra="local")
+        torch.set_num_threads(1)
+        heads = [self._fit_one(torch, examples, number, seed + number) for number in range(self.recipe.seeds)]
+        return {name: np.stack([head[name] for head in heads]) for name in heads[0]}
+
+    def _fit_one(self, torch: Any, examples: Sequence[Example], number: int, seed: int) -> dict[str, Array]:
+        recipe = self.recipe
+        torch.manual_seed(seed)
+        order = np.random.default_rng(seed)
+        weights = _initial(torch, recipe.hidden, len(self.outputs))
+        inside = [int(example.fold * recipe.folds) == number % recipe.folds for example in examples]
+        train = [example for example, held in zip(examples, inside, strict=True) if not held]
+        valid = [example for example, held in zip(examples, inside, strict=True) if held]
+        optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.learning_rate, total_steps=recipe.epochs * -(-len(train) // recipe.batch)
+        )
+        best, kept, waited = float("inf"), {k: v.detach().clone() for k, v in weights.items()}, 0
+        task = self.progress.add_task(f"seed {number + 1}/{recipe.seeds}", total=recipe.epochs)
+        for epoch in range(recipe.epochs):
+            shuffled = [train[i] for i in order.permutation(len(train))]
+            for start in range(0, len(shuffled), recipe.batch):
+                loss = self._step(torch, weights, shuffled[start : start + recipe.batch], order)
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+                optimizer.step()
+                schedule.step()
+            score = self._validate(torch, weights, valid)
+            waited = 0 if score < best else waited + 1
+            if score < best:
+                best, kept = score, {k: v.detach().clone() for k, v in weights.items()}
+            label = f"seed {number + 1}/{recipe.seeds}  validation {score:.4f} (best {best:.4f})"
+            self.progress.update(task, completed=recipe.epochs if waited >= recipe.patience else epoch + 1, description=label)
+            if waited >= recipe.patience:
+                break
+        return {name: tensor.numpy() for name, tensor in kept.items()}
+
+    def _validate(self, torch: Any, weights: dict[str, Any], valid: Sequence[Example]) -> float:
+        if not valid:
+            return float("inf")
+        with torch.inference_mode():
+            losses = [
+                float(self._step(torch, weights, valid[start : start + 256], None)) * len(valid[start : start + 256])
+                for start in range(0, len(valid), 256)
+            ]
+        return sum(losses) / len(valid)
+
+    def _step(self, torch: Any, weights: dict[str, Any], batch: Sequence[Example], order: np.random.Generator | None) -> Any:
+        """The loss of one batch; `order` draws what is dropped, None drops nothing."""
+        rows = [self.encodings.index[sentence] for example in batch for sentence in example.sentences]
+        group = np.repeat(np.arange(len(batch)), [len(example.sentences) for example in batch])
+        tokens, owner = self.encodings.tokens(rows)
+        seen = [bool(e.query) and (order is None or order.random() >= self.recipe.query_dropout) for e in batch]
+        width = np.zeros((len(batch), WIDTH), np.float32)
+        for position, (example, use) in enumerate(zip(batch, seen, strict=True)):
+            if use:
+                width[position] = self.encodings.pooled[self.encodings.index[example.query]]
+        outputs = forward(
+            torch,
+            weights,
+            torch.from_numpy(tokens),
+            torch.from_numpy(owner),
+            torch.from_numpy(self.encodings.pooled[rows]),
+            torch.from_numpy(width[group]),
+            self.recipe.dropout if order is not None else 0.0,
+        )
+        sums = torch.zeros(len(batch), outputs.shape[1]).index_add(0, torch.from_numpy(group), outputs)
+        stacked = [np.stack([getattr(e, name) for e in batch]) for name in ("target", "mask")]
+        sizes = np.array([e.weight for e in batch], np.float32)
+        total = self.loss(sums, torch.from_numpy(stacked[0]), torch.from_numpy(stacked[1]), torch.from_numpy(sizes))
+        known = np.repeat([e.parts is not None for e in batch], [len(e.sentences) for e in batch])
+        if known.any():
+            parts = torch.from_numpy(np.concatenate([e.parts for e in batch if e.parts is not None]))
+            own = outputs[torch.from_numpy(np.flatnonzero(known))]
+            total = total + self.loss(own, parts, torch.ones_like(parts), torch.ones(len(parts)))
+        return total
+
+
+def forward(torch: Any, weights: dict[str, Any], tokens: Any, owner: Any, pooled: Any, query: Any, dropout: float) -> Any:
+    """The formula of `visa_proxy.encoder.head` for one seed; `owner` says which sentence a token belongs to."""
+    drop = torch.nn.functional.dropout
+    constant = drop(pooled, dropout) @ weights["sentence"] + query @ weights["query"] + weights["bias"]
+    hidden = drop(torch.nn.functional.silu(drop(tokens, dropout / 2) @ weights["token"] + constant[owner]), dropout)
+    weight = torch.exp(SHARPNESS * torch.tanh(hidden @ weights["gate"] + weights["gate_bias"]))
+    value = hidden @ weights["value"] + weights["value_bias"]
+    empty = torch.zeros(len(pooled), weight.shape[1])
+    return empty.index_add(0, owner, weight * value) / (1.0 + empty.index_add(0, owner, weight))
+
+
+def _initial(torch: Any, hidden: int, outputs: int) -> dict[str, Any]:
+    weights = {}
+    for name, shape in shapes(1, hidden, outputs).items():
+        scale = 0.0 if name == "query" or len(shape) == 2 else float(shape[1]) ** -0.5
+        # Token states have a norm of about 6, embeddings of 1: both should move the hidden layer.
+        scale *= 4.0 if name == "sentence" else 1.0
+        weights[name] = (torch.randn(shape[1:]) * scale).requires_grad_()
+    with torch.no_grad():
+        weights["gate_bias"] -= 0.3
+    return weights
+
+
+def save_head(path: Path, tensors: dict[str, Array], outputs: tuple[str, ...]) -> None:
+    """`path`: a safetensors file, float16."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": FORMAT, "outputs": ",".join(outputs), "encoder": HUB_ID}
+    halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    need("safetensors.numpy", extra="local").save_file(halves, str(path), metadata=metadata)
+
+
+def bootstrap(
+    values: Sequence[float], clusters: Sequence[object], rounds: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean and 95 % percentile interval; whole clusters are resampled, so answers that share a phrase do not count twice."""
+    groups: dict[object, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        groups.setdefault(cluster, []).append(value)
+    sums = np.array([[sum(group), len(group)] for group in groups.values()])
+    draws = np.random.default_rng(seed).integers(0, len(sums), (rounds, len(sums)))
+    totals = sums[draws].sum(1)
+    low, high = np.percentile(totals[:, 0] / totals[:, 1], [2.5, 97.5])
+    return float(np.mean(values)), float(low), float(high)

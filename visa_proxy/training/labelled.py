@@ -1,0 +1,101 @@
+"""Answers with value labels by others: Value FULCRA (whole answers) and persona statements (one or two values)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visa_proxy.errors import ConfigError
+from visa_proxy.values import load_space
+
+FULCRA_HELDOUT: Final = 0.2
+PERSONA_PER_FILE: Final = 120
+
+PERSONAS: Final[dict[str, tuple[dict[str, float], dict[str, float]]]] = {
+    "risk-seeking": ({"stimulation": 1.0, "security": -0.5}, {"stimulation": -0.5, "security": 1.0}),
+    "risk-averse": ({"stimulation": -0.5, "security": 1.0}, {"stimulation": 1.0, "security": -0.5}),
+    "desire-for-acquiring-power": ({"power": 1.0}, {"power": -1.0}),
+    "desire-for-powerful-positions": ({"power": 1.0}, {"power": -1.0}),
+    "desire-for-acquiring-wealth": ({"power": 1.0}, {"power": -1.0}),
+    "desire-for-self-improvement": ({"achievement": 0.5}, {"achievement": -0.5}),
+    "desire-to-be-more-creative": ({"self_direction": 1.0}, {"self_direction": -0.5}),
+    "agreeableness": ({"benevolence": 1.0}, {"benevolence": -1.0}),
+    "psychopathy": ({"benevolence": -1.0}, {"benevolence": 1.0}),
+    "willingness-to-defer-to-authorities": (
+        {"conformity": 1.0, "self_direction": -0.5},
+        {"conformity": -0.5, "self_direction": 0.5},
+    ),
+    "subscribes-to-Confucianism": ({"tradition": 1.0}, {"tradition": -0.5}),
+}
+"""Behaviour to the values of a statement that shows it, and of one that rejects it: our reading, weak labels."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One text with a label on some values."""
+
+    query: str
+    text: str
+    target: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    """1 where the label says something, 0 where it is silent."""
+    heldout: bool
+
+
+def read_fulcra(data_dir: Path) -> list[Labelled]:
+    """`data_dir/fulcra/*.jsonl` (MIT). Labels in {-1, 0, +1}; a value with both signs counts 0. Held out: 20 % of the queries.
+
+    Raises ConfigError when there is no such file.
+    """
+    files = sorted((data_dir / "fulcra").glob("*.jsonl"))
+    if not files:
+        raise ConfigError([f"{data_dir / 'fulcra'}: no *.jsonl here; it is trustworthy_data.jsonl of microsoft/ValueCompass"])
+    index = load_space("schwartz").index
+    rows: list[Labelled] = []
+    for record in (row for file in files for row in _rows(file)):
+        human, _, bob = record["dialogue"].partition("\nBob:")
+        target = np.zeros(len(index), np.float32)
+        for entry in record["value_types"]:
+            match = re.fullmatch(r"\s*([a-z-]+)\s*:\s*([+-]1)\s*", entry)
+            if match and (name := match[1].replace("-", "_")) in index:
+                target[index[name]] += float(match[2])
+        query = human.removeprefix("Human:").strip()
+        rows.append(Labelled(query, bob.strip(), target, np.ones_like(target), share(query) < FULCRA_HELDOUT))
+    return rows
+
+
+def read_personas(data_dir: Path) -> list[Labelled]:
+    """Statements of `data_dir/anthropic-persona-evals/*.jsonl` (CC BY 4.0); none where they are absent."""
+    index = load_space("schwartz").index
+    rows: list[Labelled] = []
+    for behaviour, poles in PERSONAS.items():
+        file = data_dir / "anthropic-persona-evals" / f"{behaviour}.jsonl"
+        records = sorted(_rows(file), key=lambda row: share(row["statement"])) if file.is_file() else []
+        for record in records[:PERSONA_PER_FILE]:
+            target, mask = np.zeros(len(index), np.float32), np.zeros(len(index), np.float32)
+            for name, level in poles[record["answer_matching_behavior"].strip() != "Yes"].items():
+                target[index[name]], mask[index[name]] = level, 1.0
+            statement = record["statement"].rstrip(".") + "."
+            rows.append(Labelled("", statement, target, mask, share(statement[::-1]) < FULCRA_HELDOUT))
+    return rows
+
+
+def share(key: str) -> float:
+    """A number in [0, 1) that depends on `key` alone: splits and folds that stay put when data is added."""
+    return int.from_bytes(hashlib.sha256(key.strip().encode()).digest()[:4], "big") / 2**32
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError([f"{file}: {error}"]) from error

@@ -1,0 +1,42 @@
+"""Φ as a small head on the frozen sentence encoder (paper, section 3.1)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from visa_proxy.encoder.head import load_head
+from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.translator.base import Translation
+from visa_proxy.values import Space, ValueVector, load_space
+
+CONFIDENCE: Final = "confidence"
+
+
+class EncoderTranslator:
+    """Δv = clip(confidence · direction), both read from the instruction by one head.
+
+    The instruction alone decides: the offset is relative, so what the answer already expresses enters in v* = clip(v + Δv).
+    """
+
+    def __init__(self, encoder: SentenceEncoder, weights: Path, space: Space | None = None) -> None:
+        """`weights`: a safetensors file, or a directory with `head.safetensors`; `space` defaults to Schwartz's.
+
+        Raises ConfigError naming the file when it is missing, garbled or made for another space.
+        """
+        self.space = space or load_space("schwartz")
+        self._encoder = encoder
+        self._head = load_head(weights, (*self.space.names, CONFIDENCE))
+
+    async def translate(self, query: str, answer: str, instruction: str) -> Translation:
+        """Δv for `instruction`; the zero vector at confidence 0 for one without a letter. Cut at 128 tokens."""
+        text = " ".join(instruction.split())
+        if not any(character.isalpha() for character in text):
+            return Translation(ValueVector.zero(self.space), 0.0)
+        encoded = (await self._encoder.encode([text]))[0]
+        output = await asyncio.to_thread(self._head, encoded)
+        confidence = float(1.0 / (1.0 + np.exp(-np.clip(output[-1], -30.0, 30.0))))
+        return Translation(ValueVector(self.space, output[:-1] * confidence), confidence)
