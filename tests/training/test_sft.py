@@ -25,7 +25,7 @@ from visa_proxy.training.tokenizer import prompt_text, train_tokenizer
 from visa_proxy.values import load_space
 
 TEXTS = [
-    "You can start with a short walk every day. The path along the river is flat and easy. Bring water and a light jacket.",
+    "You can start with a short walk every day. The path by the river is flat. Bring water and a light jacket.",
     "A budget lists what comes in and what goes out. Write down every expense for a month. The plan costs $5 a month.",
     "Keep the receipt in a safe place. They answer within two weeks in most cases. You should ask for a refund.",
 ] * 3
@@ -59,7 +59,8 @@ def synthesizer() -> Synthesizer:
 def tokenizer(synthesizer: Synthesizer) -> Any:
     rng = random.Random(0)
     pairs = [synthesizer.pair(rng) for _ in range(200)]
-    return train_tokenizer([text for pair in pairs for text in (pair.prompt, pair.answer)], vocab_size=RECIPE.vocab_size)
+    texts = [text for pair in pairs for text in (pair.prompt, pair.answer)]
+    return train_tokenizer(texts, vocab_size=RECIPE.vocab_size)
 
 
 def trainer(tokenizer: Any, synthesizer: Synthesizer, run: Path) -> Trainer:
@@ -72,8 +73,10 @@ def trainer(tokenizer: Any, synthesizer: Synthesizer, run: Path) -> Trainer:
 
 def test_placeholders_are_single_tokens_and_the_chat_template_is_the_prompt(tokenizer: Any) -> None:
     assert "⟦7⟧" in tokenizer.tokenize("a ⟦7⟧.")
-    messages = [{"role": "user", "content": "power +1\nOne.\n\nTwo ⟦1⟧."}]
-    assert tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == prompt_text(messages[0]["content"])
+    content = "power +1\nOne.\n\nTwo ⟦1⟧."
+    messages = [{"role": "user", "content": content}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == prompt_text(content)
 
 
 def test_loss_is_on_the_answer_only(tokenizer: Any, synthesizer: Synthesizer) -> None:
@@ -104,7 +107,8 @@ def test_the_model_folder_loads_and_answers(tokenizer: Any, synthesizer: Synthes
 
     state = trainer(tokenizer, synthesizer, tmp_path / "run")
     figures = measure(state.model, held(synthesizer, tokenizer, count=4))
-    assert figures["loss"] > 0 and 0 <= figures["copy_exact"] <= 1
+    assert figures["loss"] > 0
+    assert 0 <= figures["copy_exact"] <= 1
     write_model(state.model, tokenizer, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["chat_template"]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")

@@ -17,10 +17,10 @@ from visa_proxy.training.synthesis import Marks, Synthesizer, written
 from visa_proxy.values import load_space
 
 TEXTS = (
-    "You can start with a short walk every day. The path along the river is flat and easy. Bring water and a light jacket.",
-    "A budget lists what comes in and what goes out. Write down every expense for a month. The app Mint costs $5 a month.",
+    "You can start with a short walk every day. The path by the river is flat. Bring water and a light jacket.",
+    "A budget lists what comes in and what goes out. Write down every expense for a month. Mint costs $5 a month.",
     "Here are two ways to do it:\n\n1. Ask a friend for help.\n2. Read the manual.\n\nYou should try both. It takes an hour.",
-    "You can ask for a refund in writing. Keep the receipt in a safe place. They answer within two weeks in most cases.",
+    "You can ask for a refund in writing. Keep the receipt in a safe place. They answer within two weeks mostly.",
 )
 
 
@@ -37,7 +37,8 @@ def test_cutting_a_text_loses_nothing() -> None:
 def test_list_lines_and_lone_placeholders_are_no_prose() -> None:
     pieces = cut_protected(protect(TEXTS[2] + "\n\n```\nmake\n```"))
     assert [piece.text for piece in pieces if piece.prose] == ["You should try both.", "It takes an hour."]
-    assert pieces[-1].text == "⟦3⟧" and not pieces[-1].prose
+    assert pieces[-1].text == "⟦3⟧"
+    assert not pieces[-1].prose
 
 
 def test_pairs_keep_every_placeholder_in_order(synthesizer: Synthesizer) -> None:
@@ -89,7 +90,7 @@ def test_windows_keep_lists_with_their_introduction() -> None:
 def test_read_dolly_splits_by_instruction_and_names_the_data_set_when_it_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="databricks-dolly-15k"):
         read_dolly(tmp_path)
-    rows = [{"instruction": f"q{i}", "context": "", "response": TEXTS[i % 4], "category": "open_qa"} for i in range(200)]
+    rows = [{"instruction": f"q{i}", "context": "", "response": TEXTS[i % 4], "category": ""} for i in range(200)]
     (tmp_path / "dolly").mkdir()
     (tmp_path / "dolly" / "a.json").write_text(json.dumps(rows))
     train, heldout = read_dolly(tmp_path, "train"), read_dolly(tmp_path, "heldout")

@@ -18,14 +18,12 @@ RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "rewriter.yaml"
 @click.command("rewriter")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder that holds dolly/*.json.")
 @click.option("--recipe", type=click.Path(path_type=Path, exists=True), default=RECIPE, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("rewriter"), show_default=True, help="Where the model goes.")
-@click.option("--run", type=click.Path(path_type=Path), default=Path("runs/rewriter"), show_default=True, help="Checkpoints.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("rewriter"), show_default=True, help="Model folder.")
+@click.option("--run", type=click.Path(path_type=Path), default=Path("runs/rewriter"), help="Checkpoints. [runs/rewriter]")
 @click.option("--resume/--fresh", default=True, show_default=True, help="Go on from the run's checkpoint, if any.")
 @click.option("--minutes", type=click.FloatRange(min=0), help="Training time; replaces the recipe's budget.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads; default: all cores.")
-def rewriter(
-    data: Path, recipe: Path, out: Path, run: Path, resume: bool, minutes: float | None, threads: int | None
-) -> None:
+def rewriter(data: Path, recipe: Path, out: Path, run: Path, resume: bool, minutes: float | None, threads: int | None) -> None:
     """Train the small rewriter from scratch and write a model folder that vLLM and `transformers serve` load."""
     from visa_proxy.errors import VisaError
     from visa_proxy.optional import need
@@ -74,9 +72,10 @@ def _build(recipe: Recipe, data: Path, run: Path, resume: bool) -> tuple[Trainer
         tokenizer = AutoTokenizer.from_pretrained(run)
     else:
         click.echo("training the tokenizer")
-        rng = random.Random(recipe.seed)
+        rng = random.Random(recipe.seed)  # noqa: S311 - a seed, not a secret
         pairs = (synthesizer.pair(rng) for _ in range(12_000))
-        tokenizer = train_tokenizer((t for pair in pairs for t in (pair.prompt, pair.answer)), vocab_size=recipe.vocab_size)
+        texts = (text for pair in pairs for text in (pair.prompt, pair.answer))
+        tokenizer = train_tokenizer(texts, vocab_size=recipe.vocab_size)
         tokenizer.save_pretrained(run)
     torch.manual_seed(recipe.seed)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
@@ -94,7 +93,8 @@ def _train(trainer: Trainer, heldout: Synthesizer) -> None:
     from visa_proxy.training.probe import held, measure
 
     data = held(heldout, trainer.tokenizer)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn())
+    share = TextColumn("{task.percentage:.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("rewriter", total=1.0)
 

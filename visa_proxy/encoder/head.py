@@ -3,8 +3,10 @@
 For a sentence with states h_t, embedding p and an optional second embedding q (the query's):
 
     u_t = silu(h_t A + p B + q C + a)           one hidden layer, sees the token, its sentence, and the query
+    s_t = tanh(u_t S)                           one sign a token: negation and grading mean the same for every output
     w_t = exp(6 tanh(u_t G + g))                one weight a token and output
-    y   = Σ_t w_t (u_t V + v) / (1 + Σ_t w_t)   the 1 is a sink for the attention of a sentence without a signal
+    z_t = u_t V + v + s_t (u_t P)
+    y   = Σ_t w_t z_t / (1 + Σ_t w_t)           the 1 is a sink for the attention of a sentence without a signal
 
 Several heads trained from different seeds are stored together; their outputs are averaged.
 """
@@ -51,7 +53,9 @@ class Head:
             for name in ("token", "sentence", "query")
         )
         self._bias = tensors["bias"].astype(np.float32).reshape(-1)
-        self._gate, self._value = (tensors[name].astype(np.float32) for name in ("gate", "value"))
+        self._gate, self._value, self._signed, self._sign = (
+            tensors[name].astype(np.float32) for name in ("gate", "value", "signed", "sign")
+        )
         self._gate_bias, self._value_bias = (tensors[name].astype(np.float32)[:, None, :] for name in ("gate_bias", "value_bias"))
 
     def __call__(self, sentence: Encoded, query: Encoded | None = None) -> Array:
@@ -64,6 +68,7 @@ class Head:
         by_seed = hidden.reshape(len(hidden), self._seeds, self._hidden).transpose(1, 0, 2)
         weight = np.exp(SHARPNESS * np.tanh(by_seed @ self._gate + self._gate_bias))
         value = by_seed @ self._value + self._value_bias
+        value += np.tanh(by_seed @ self._sign) * (by_seed @ self._signed)
         pooled = (weight * value).sum(1) / (1.0 + weight.sum(1))
         result: Array = pooled.mean(0).astype(np.float32)
         return result
@@ -80,6 +85,8 @@ def shapes(seeds: int, hidden: int, outputs: int) -> dict[str, tuple[int, ...]]:
         "gate_bias": (seeds, outputs),
         "value": (seeds, hidden, outputs),
         "value_bias": (seeds, outputs),
+        "sign": (seeds, hidden, 1),
+        "signed": (seeds, hidden, outputs),
     }
 
 

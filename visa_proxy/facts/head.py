@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visa_proxy.encoder.minilm import WIDTH
+from visa_proxy.facts.lexical import COUNT
 
 Tensors = dict[str, Any]
 """Name -> torch tensor."""
 
 HIDDEN: Final = 128
 COMPARED: Final = 128
+LEXICAL: Final = 64
 _FEATURES: Final = 4 * HIDDEN + 1
 SHAPES: Final[dict[str, tuple[int, ...]]] = {
     "project.weight": (HIDDEN, WIDTH),
@@ -35,7 +37,9 @@ SHAPES: Final[dict[str, tuple[int, ...]]] = {
     "premise.weight": (COMPARED, _FEATURES),
     "premise.bias": (COMPARED,),
     "premise_pool.weight": (1, COMPARED),
-    "output.weight": (COMPARED, 4 * COMPARED),
+    "lexical.weight": (LEXICAL, COUNT),
+    "lexical.bias": (LEXICAL,),
+    "output.weight": (COMPARED, 4 * COMPARED + LEXICAL),
     "output.bias": (COMPARED,),
     "score.weight": (1, COMPARED),
     "score.bias": (1,),
@@ -54,10 +58,17 @@ def pad(torch: Any, states: Sequence[NDArray[Any]]) -> tuple[Any, Any]:
 
 
 def logits(
-    torch: Any, weights: Tensors, premise: tuple[Any, Any], hypothesis: tuple[Any, Any], dropout: float = 0.0
+    torch: Any,
+    weights: Tensors,
+    premise: tuple[Any, Any],
+    hypothesis: tuple[Any, Any],
+    lexical: Any,
+    dropout: float = 0.0,
 ) -> Any:
-    """(batch,) log-odds that the premise entails the hypothesis; both come from `pad`. `dropout` > 0 only in
-    training."""
+    """(batch,) log-odds that the premise entails the hypothesis.
+
+    `premise`, `hypothesis`: from `pad`; `lexical`: (batch, 16), `lexical.features`; `dropout` > 0 only in training.
+    """
     functional = torch.nn.functional
     (p, p_mask), (h, h_mask) = premise, hypothesis
     if dropout:
@@ -76,7 +87,9 @@ def logits(
     h_seen = _compare(functional, weights, "hypothesis", h_small, to_premise @ p_small, h_best, torch)
     h_seen = functional.gelu(functional.linear(h_seen, weights["hypothesis2.weight"], weights["hypothesis2.bias"]))
     p_seen = _compare(functional, weights, "premise", p_small, to_hypothesis @ h_small, p_best, torch)
-    pooled = torch.cat([*_pool(weights, "hypothesis", h_seen, h_mask), *_pool(weights, "premise", p_seen, p_mask)], -1)
+    words = functional.gelu(functional.linear(lexical, weights["lexical.weight"], weights["lexical.bias"]))
+    pooled = [*_pool(weights, "hypothesis", h_seen, h_mask), *_pool(weights, "premise", p_seen, p_mask), words]
+    pooled = torch.cat(pooled, -1)
     if dropout:
         pooled = functional.dropout(pooled, dropout)
     last = functional.gelu(functional.linear(pooled, weights["output.weight"], weights["output.bias"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from visa_proxy.errors import ConfigError
 from visa_proxy.facts.base import FactReport
 from visa_proxy.facts.checks import content_stems, differences
 from visa_proxy.facts.head import SHAPES, Tensors, logits, pad
+from visa_proxy.facts.lexical import features
 from visa_proxy.optional import need
 
 WINDOW: Final = 3
@@ -24,8 +26,17 @@ nothing."""
 _CHUNK: Final = 32
 _EDGES: Final = re.compile(r"^[\s\"“”*_(]+|[\s.!:;,\"“”*_)]+$")
 
-Candidate = tuple[Array, Array]
-"""Token states of a premise (one or more sentences) and of a hypothesis sentence."""
+
+@dataclass(frozen=True)
+class Candidate:
+    """A premise (one or more sentences) and a hypothesis sentence."""
+
+    premise: Array
+    """(tokens, 384)."""
+    hypothesis: Array
+    """(tokens, 384)."""
+    lexical: Array
+    """(16,): `lexical.features` of the two texts."""
 
 
 class EntailmentAnalyzer:
@@ -60,14 +71,16 @@ class EntailmentAnalyzer:
 
     def probabilities(self, pairs: Sequence[Candidate]) -> list[float]:
         """P(the premise entails the hypothesis) of every pair, in order; in the calling thread."""
-        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
+        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].premise) + len(pairs[i].hypothesis))
         scores = np.zeros(len(pairs))
         with self._torch.inference_mode():
             for start in range(0, len(order), _CHUNK):
                 chunk = order[start : start + _CHUNK]
-                premise = pad(self._torch, [pairs[i][0] for i in chunk])
-                hypothesis = pad(self._torch, [pairs[i][1] for i in chunk])
-                scores[chunk] = logits(self._torch, self._weights, premise, hypothesis).sigmoid().numpy()
+                premise = pad(self._torch, [pairs[i].premise for i in chunk])
+                hypothesis = pad(self._torch, [pairs[i].hypothesis for i in chunk])
+                lexical = self._torch.from_numpy(np.stack([pairs[i].lexical for i in chunk]))
+                found = logits(self._torch, self._weights, premise, hypothesis, lexical)
+                scores[chunk] = found.sigmoid().numpy()
         return [float(score) for score in scores]
 
     def _score(self, requests: list[tuple[Candidate, ...]]) -> list[list[float]]:
@@ -116,10 +129,13 @@ def candidates(sentence: str, encoded: Encoded, others: Sequence[tuple[str, Enco
             break
         covered |= shared[step]
         low, high = min(low, step), max(high, step)
-    found = [(others[best][1].tokens, encoded.tokens)]
-    if high > low:
-        found.append((np.concatenate([other.tokens for _, other in others[low : high + 1]]), encoded.tokens))
-    return found
+    ranges = {(best, best + 1), (low, high + 1)}
+    return [_candidate(sentence, encoded, others[start:end]) for start, end in sorted(ranges)]
+
+
+def _candidate(sentence: str, encoded: Encoded, premise: Sequence[tuple[str, Encoded]]) -> Candidate:
+    tokens = premise[0][1].tokens if len(premise) == 1 else np.concatenate([other.tokens for _, other in premise])
+    return Candidate(tokens, encoded.tokens, features(" ".join(text for text, _ in premise), sentence))
 
 
 def _unmatched(sentences: Sequence[str], others: Sequence[str]) -> list[int]:

@@ -23,7 +23,7 @@ TARGETS: Final[tuple[dict[str, float], ...]] = (
 
 
 def export(trainer: Trainer, data: Path, phrases: Sequence[Phrase], out: Path, *, command: str, texts: int = 24) -> Figures:
-    """Write the folder; the card's figures come from greedy rewrites of `texts` held-out answers at each of `TARGETS`."""
+    """Write the folder; the card's figures come from greedy rewrites of `texts` held-out answers at all `TARGETS`."""
     write_model(trainer.model, trainer.tokenizer, out)
     answers = [answer.text for answer in read_dolly(data, "heldout")][:texts]
     figures, rows = probe(trainer.model, trainer.tokenizer, load_space("schwartz"), phrases, answers, TARGETS)
@@ -61,8 +61,8 @@ def _card(trainer: Trainer, figures: Figures, command: str) -> str:
 
 A Qwen3-shaped causal language model ({parameters / 1e6:.1f} M parameters, {config.num_hidden_layers} layers, hidden size
 {config.hidden_size}, vocabulary {config.vocab_size}, bfloat16), trained from scratch. It takes the chat message that
-`visa_proxy.rewriter.prompt.render("compact", ...)` makes, a control line and a text, and answers with the text moved towards those
-value levels by short phrases; everything else, placeholders such as ⟦1⟧ included, is copied.
+`visa_proxy.rewriter.prompt.render("compact", ...)` makes, a control line and a text, and answers with the text moved towards
+those value levels by short phrases; everything else, placeholders such as ⟦1⟧ included, is copied.
 
     security -1 stimulation +2
     You can take the path along the river. It is ⟦1⟧ long.
@@ -72,8 +72,8 @@ value levels by short phrases; everything else, placeholders such as ⟦1⟧ inc
     {command}
 
 {trainer.step} steps, {trainer.elapsed / 60:.0f} minutes of wall clock, seed {trainer.recipe.seed}, {trainer.recipe.optimizer},
-peak learning rate {trainer.recipe.learning_rate:g}, about {trainer.place[0] * trainer.recipe.pool + 1:,} synthetic pairs, none seen twice.
-The recipe is `visa_proxy/training/recipes/rewriter.yaml`; a run with a budget in minutes is not reproducible to the bit.
+peak learning rate {trainer.recipe.learning_rate:g}, about {(trainer.place[0] + 1) * trainer.recipe.pool:,} synthetic pairs,
+none seen twice. The recipe is `visa_proxy/training/recipes/rewriter.yaml`; a run with a budget in minutes is not reproducible to the bit.
 
 ## Data
 
@@ -88,13 +88,13 @@ Greedy rewrites of held-out dolly answers, {len(TARGETS)} targets each.
 |---|---|
 {rows}
 
-placeholders intact: each exactly once and in order. sentences kept: share of source sentences found in the rewrite. all kept: rewrites
-that lost none. wanted present: share of the wanted (value, level) pairs of which a phrase was added; the length limit leaves
-some out on short texts. any wanted: rewrites with at least one. unwanted present: rewrites with a phrase of another value.
+placeholders intact: each exactly once and in order. sentences kept: share of source sentences found in the rewrite.
+all kept: rewrites that lost none. wanted present: share of the wanted (value, level) pairs of which a phrase was added; the
+length limit leaves some out on short texts. any wanted: rewrites with at least one. unwanted present: rewrites with a phrase of another value.
 
 ## Limits
 
 English only. It inserts and exchanges phrases it was shown; it does not paraphrase, and its phrases do not depend on the topic.
-Texts beyond about 130 words or 400 tokens were not in training: the shield sends windows. Values outside Schwartz's ten, and levels other than
--1, -0.5, 0.5 and 1, are unknown to it. For production quality serve a larger model or a LoRA adapter on your base.
+Texts beyond about 130 words or 400 tokens were not in training: the shield sends windows. Values outside Schwartz's ten, and
+levels other than -1, -0.5, 0.5 and 1, are unknown to it. For production quality serve a larger model or a LoRA adapter on your base.
 """

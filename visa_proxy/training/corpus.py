@@ -55,9 +55,7 @@ def dolly_records(data_dir: Path) -> list[dict[str, str]]:
     folder = data_dir / "dolly" if (data_dir / "dolly").is_dir() else data_dir
     files = sorted(folder.glob("*.json")) + sorted(folder.glob("*.jsonl"))
     if not files:
-        raise ConfigError(
-            [f"{folder}: no *.json here; put databricks/databricks-dolly-15k (CC BY-SA 3.0) into {data_dir}/dolly"]
-        )
+        raise ConfigError([f"{folder}: no *.json here; put databricks/databricks-dolly-15k (CC BY-SA 3.0) into {data_dir}/dolly"])
     unique: dict[bytes, dict[str, str]] = {}
     for file in files:
         for record in _records(file):

@@ -108,14 +108,22 @@ def scores(
     with torch.inference_mode():
         for start in range(0, len(order), batch):
             chunk = order[start : start + batch]
-            premise = pad(torch, [store.window(pairs[i].premise) for i in chunk])
-            hypothesis = pad(torch, [store.window((pairs[i].hypothesis,)) for i in chunk])
-            result[chunk] = logits(torch, weights, premise, hypothesis).numpy()
+            result[chunk] = _logits(torch, weights, [pairs[i] for i in chunk], store).numpy()
     return result
 
 
-def fit(pairs: Examples, store: TokenStore, recipe: Recipe, seed: int) -> Tensors:
-    """Train with AdamW, one-cycle learning rate; the weights of the epoch with the lowest validation loss."""
+def _logits(torch: Any, weights: Tensors, pairs: Sequence[Pair], store: TokenStore, dropout: float = 0.0) -> Any:
+    premise = pad(torch, [store.window(pair.premise) for pair in pairs])
+    hypothesis = pad(torch, [store.window((pair.hypothesis,)) for pair in pairs])
+    lexical = torch.from_numpy(np.stack([store.lexical(pair.premise, pair.hypothesis) for pair in pairs]))
+    return logits(torch, weights, premise, hypothesis, lexical, dropout)
+
+
+def fit(pairs: Examples, store: TokenStore, recipe: Recipe, seed: int, out: Path) -> Tensors:
+    """Train with AdamW, one-cycle learning rate; the weights of the epoch with the lowest validation loss.
+
+    The best so far are kept in `out`, uncalibrated, in case the run is cut off.
+    """
     torch = need("torch", extra="local")
     rng = random.Random(seed)
     torch.manual_seed(seed)
@@ -140,6 +148,7 @@ def fit(pairs: Examples, store: TokenStore, recipe: Recipe, seed: int) -> Tensor
             progress.console.print(f"epoch {epoch + 1}: validation loss {validation:.4f}")
             if validation < best:
                 best, kept = validation, {name: tensor.detach().clone() for name, tensor in weights.items()}
+                _save(kept, out)
     return kept
 
 
@@ -154,9 +163,7 @@ def _batches(pairs: Sequence[Pair], size: int, rng: random.Random) -> list[list[
 
 
 def _loss(torch: Any, weights: Tensors, batch: Sequence[Pair], store: TokenStore, recipe: Recipe) -> Any:
-    premise = pad(torch, [store.window(pair.premise) for pair in batch])
-    hypothesis = pad(torch, [store.window((pair.hypothesis,)) for pair in batch])
-    found = logits(torch, weights, premise, hypothesis, recipe.dropout)
+    found = _logits(torch, weights, batch, store, recipe.dropout)
     smooth = recipe.label_smoothing
     labels = torch.tensor([pair.label * (1 - 2 * smooth) + smooth for pair in batch])
     importance = torch.tensor([recipe.public_weight if pair.kind in _PUBLIC else 1.0 for pair in batch])
@@ -190,15 +197,15 @@ def train(
     """Fit, calibrate and write `out/model.safetensors`. Raises ConfigError when the data is missing."""
     torch = need("torch", extra="local")
     pairs = examples(data, recipe, seed)
+    out.mkdir(parents=True, exist_ok=True)
     store = TokenStore(encoder)
     if cache:
         store.load(cache)
     store.add(sentences_in([*pairs.train, *pairs.validation]))
     if cache:
         store.save(cache)
-    weights = fit(pairs, store, recipe, seed)
+    weights = fit(pairs, store, recipe, seed, out)
     factor = temperature(scores(torch, weights, pairs.validation, store), pairs.validation)
-    out.mkdir(parents=True, exist_ok=True)
     _save(calibrated(weights, factor, float(np.log(0.6 / 0.4)) / factor), out)
     cut = _honest_cut(encoder, out, pairs.documents, recipe, seed) / factor
     _save(calibrated(weights, factor, cut), out)

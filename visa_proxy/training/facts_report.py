@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.encoder.minilm import Encoded, SentenceEncoder
 from visa_proxy.facts.base import FactReport
-from visa_proxy.facts.nli import EntailmentAnalyzer
+from visa_proxy.facts.lexical import features
+from visa_proxy.facts.nli import Candidate, EntailmentAnalyzer
 from visa_proxy.training.corpus import read_dolly
-from visa_proxy.training.facts_data import Framer, Perturber, Split, read_snli, sentences_of
+from visa_proxy.training.facts_data import Framer, Pair, Perturber, Split, read_snli, sentences_of
 
 THRESHOLD: Final = 0.6
 HONEST: Final = "honest"
@@ -36,25 +37,44 @@ class Case:
     rewritten: str
 
 
-def cases(documents: Sequence[Sequence[str]], split: Split, seed: int, perturbed: bool = True) -> list[Case]:
-    """An honest rewrite of each document of 3-6 sentences and, when `perturbed`, one spoilt rewrite per kind that it
-    allows."""
+def cases(
+    documents: Sequence[Sequence[str]], split: Split, seed: int, perturbed: bool = True, limit: int = 160
+) -> list[Case]:
+    """An honest rewrite of up to `limit` documents of 3-6 sentences and, when `perturbed`, a spoilt one per kind of perturbation.
+
+    All rewrites of a document share its framings: only the perturbation tells them apart.
+    """
     rng = random.Random(seed)
     framer = Framer(split)
     perturber = Perturber([s for document in documents for s in document], split)
     found: list[Case] = []
-    for number, document in enumerate(d for d in documents if 3 <= len(d) <= 6):
+    for number, document in enumerate([d for d in documents if 3 <= len(d) <= 6][:limit]):
         sentences = [framer.neutral(sentence, rng) for sentence in document]
+        frame = _framing(sentences, framer, rng)
         original = " ".join(sentences)
-        spoilt: dict[str, list[str]] = {HONEST: sentences}
+        found.append(Case(HONEST, number, original, frame(sentences)))
         if perturbed:
-            spoilt |= _spoilt(sentences, perturber, rng)
-        found += [Case(kind, number, original, _rewrite(text, framer, rng)) for kind, text in spoilt.items()]
-        if perturbed:  # an added sentence must be one that the original does not hold
+            found += [Case(k, number, original, frame(t)) for k, t in _spoilt(sentences, perturber, rng).items()]
             k = rng.randrange(len(sentences))
             shorter = " ".join([*sentences[:k], *sentences[k + 1 :]])
-            found.append(Case("topical sentence added", number, shorter, _rewrite(sentences, framer, rng)))
+            found.append(Case("topical sentence added", number, shorter, frame(sentences)))
     return found
+
+
+def _framing(sentences: Sequence[str], framer: Framer, rng: random.Random) -> Callable[[Sequence[str]], str]:
+    """What the bundled rewriter does: some sentences framed, one to three framing sentences around them.
+
+    A sentence that is not one of `sentences`, a perturbed one, is framed half the time.
+    """
+    framed = {s: framer.frame(s, rng) if rng.random() < 0.45 else s for s in sentences}
+    around = [framer.sentence(rng) for _ in range(rng.randint(1, 3))]
+    other = framer.lead if rng.random() < 0.5 else framer.tail
+
+    def rewrite(text: Sequence[str]) -> str:
+        kept = [framed.get(s) or (other(s, rng) if rng.random() < 0.5 else s) for s in text]
+        return " ".join([around[0], *kept, *around[1:]])
+
+    return rewrite
 
 
 def _spoilt(sentences: Sequence[str], perturber: Perturber, rng: random.Random) -> dict[str, list[str]]:
@@ -84,14 +104,6 @@ _TITLES: Final = {
     "condition": "condition added or dropped",
     "added": "clause added",
 }
-
-
-def _rewrite(sentences: Sequence[str], framer: Framer, rng: random.Random) -> str:
-    """What the bundled rewriter does: some sentences framed, one to three framing sentences around them."""
-    framed = [framer.frame(s, rng) if rng.random() < 0.45 else s for s in sentences]
-    for _ in range(rng.randint(1, 3)):
-        framed.insert(rng.choice([0, len(framed)]), framer.sentence(rng))
-    return " ".join(framed)
 
 
 async def compare_all(analyzer: EntailmentAnalyzer, found: Sequence[Case], width: int = 32) -> list[FactReport]:
@@ -140,14 +152,14 @@ def _table(found: Sequence[Case], reports: Sequence[FactReport]) -> list[str]:
     return lines
 
 
-def _snli(analyzer: EntailmentAnalyzer, encoder: SentenceEncoder, data: Path, count: int = 3000) -> list[str]:
+def _snli(analyzer: EntailmentAnalyzer, encoder: SentenceEncoder, data: Path, count: int = 2000) -> list[str]:
     """Entailed or not at P >= 0.5 of the log-odds shifted back, and AUROC, on `count` pairs of SNLI test."""
     pairs = random.Random(0).sample(read_snli(data, "test"), count)
     found: list[float] = []
     for start in track(range(0, count, 100), description="SNLI test"):
         chunk = pairs[start : start + 100]
         encoded = encoder.encode_now([text for pair in chunk for text in (pair.premise[0], pair.hypothesis)])
-        found += analyzer.probabilities([(encoded[2 * i].tokens, encoded[2 * i + 1].tokens) for i in range(len(chunk))])
+        found += analyzer.probabilities(_candidates(chunk, encoded))
     scores, labels = np.array(found), np.array([pair.label for pair in pairs])
     rng = np.random.default_rng(0)
     right = (scores >= THRESHOLD) == labels
@@ -156,6 +168,13 @@ def _snli(analyzer: EntailmentAnalyzer, encoder: SentenceEncoder, data: Path, co
     return [
         f"SNLI test, {count} pairs drawn at random, entailed or not at {THRESHOLD}: accuracy {_interval(right, rng)} "
         f"(majority {majority:.3f}), AUROC {area}."
+    ]
+
+
+def _candidates(pairs: Sequence[Pair], encoded: Sequence[Encoded]) -> list[Candidate]:
+    return [
+        Candidate(premise.tokens, hypothesis.tokens, features(pair.premise[0], pair.hypothesis))
+        for pair, premise, hypothesis in zip(pairs, encoded[::2], encoded[1::2], strict=True)
     ]
 
 

@@ -213,6 +213,7 @@ def forward(torch: Any, weights: dict[str, Any], tokens: Any, owner: Any, pooled
     hidden = drop(torch.nn.functional.silu(drop(tokens, dropout / 2) @ weights["token"] + constant[owner]), dropout)
     weight = torch.exp(SHARPNESS * torch.tanh(hidden @ weights["gate"] + weights["gate_bias"]))
     value = hidden @ weights["value"] + weights["value_bias"]
+    value = value + torch.tanh(hidden @ weights["sign"]) * (hidden @ weights["signed"])
     empty = torch.zeros(len(pooled), weight.shape[1])
     return empty.index_add(0, owner, weight * value) / (1.0 + empty.index_add(0, owner, weight))
 
@@ -235,6 +236,7 @@ def save_head(path: Path, tensors: dict[str, Array], outputs: tuple[str, ...]) -
     metadata = {"format": FORMAT, "outputs": ",".join(outputs), "encoder": HUB_ID}
     halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     need("safetensors.numpy", extra="local").save_file(halves, str(path), metadata=metadata)
+    path.chmod(0o644)
 
 
 def bootstrap(

@@ -1,7 +1,8 @@
 """Value-laden phrases: what the synthetic rewrites, the detector's labels and the translator's instructions are made of.
 
-One YAML file per value in `data/phrases/`; for each of the levels +1.0, +0.5, -0.5, -1.0 it lists openings and closings (whole
-sentences), leads ("To stay on the safe side,"), tails (", just in case"), reframes ([neutral, loaded] lead-ins) and instructions.
+One YAML file per value in `data/phrases/`; for each of the levels +1.0, +0.5, -0.5, -1.0 it lists openings and closings
+(whole sentences), leads ("To stay on the safe side,"), tails (", just in case"), reframes ([neutral, loaded] lead-ins) and
+instructions.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Phrase:
     """-1, -0.5, 0.5 or 1 (paper, App. C.1)."""
     form: Form
     text: str
-    """Openings and closings are sentences, a lead ends with a comma, a tail goes before the full stop and brings its own space."""
+    """Openings and closings are sentences, a lead ends with a comma, a tail brings its own space and no full stop."""
     neutral: str = ""
     """Reframes only: the neutral lead-in that `text` replaces."""
 

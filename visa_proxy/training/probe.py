@@ -38,9 +38,7 @@ def held(synthesizer: Synthesizer, tokenizer: Any, *, count: int = 64, seed: int
         (copied if pair.answer == pair.source else changed).append(encode(tokenizer, pair))
     changed = sorted(changed[:count], key=lambda row: len(row[0]))
     pad = tokenizer.pad_token_id
-    return Held(
-        [collate(changed[i : i + 16], pad) for i in range(0, count, 16)], [collate([row], pad) for row in copied[:count]]
-    )
+    return Held([collate(changed[i : i + 16], pad) for i in range(0, count, 16)], [collate([row], pad) for row in copied[:count]])
 
 
 @torch.no_grad()
@@ -55,7 +53,8 @@ def measure(model: Any, data: Held) -> dict[str, float]:
         logits, labels = answer_logits(model, batch)
         total += float(torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum"))
         tokens += len(labels)
-    exact = [bool((logits.argmax(-1) == labels).all()) for logits, labels in (answer_logits(model, b) for b in data.copies)]
+    copies = (answer_logits(model, batch) for batch in data.copies)
+    exact = [bool((logits.argmax(-1) == labels).all()) for logits, labels in copies]
     return {"loss": total / tokens, "copy_exact": sum(exact) / len(exact)}
 
 
@@ -63,6 +62,7 @@ def measure(model: Any, data: Held) -> dict[str, float]:
 class Figures:
     """Shares over greedy rewrites."""
 
+    rewrites: int
     placeholders_intact: float
     sentences_kept: float
     """Source sentences that stand in the rewrite, leads, tails and reframes aside."""
@@ -73,14 +73,18 @@ class Figures:
     any_wanted: float
     unwanted_present: float
     """Rewrites with a known phrase nobody asked for."""
-    rewrites: int
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
 
 
 def probe(
-    model: Any, tokenizer: Any, space: Space, phrases: Sequence[Phrase], texts: Sequence[str], targets: Sequence[Mapping[str, float]]
+    model: Any,
+    tokenizer: Any,
+    space: Space,
+    phrases: Sequence[Phrase],
+    texts: Sequence[str],
+    targets: Sequence[Mapping[str, float]],
 ) -> tuple[Figures, list[tuple[str, str, str]]]:
     """Greedy rewrites of every text for every target; also (control line + text, rewrite, verdict) of each."""
     rows: list[tuple[str, str, str]] = []
@@ -90,8 +94,8 @@ def probe(
             source = protect(text)
             message = render("compact", query="", text=source.text, target=ValueVector.of(space, target))[0]["content"]
             rewrite = generate(model, tokenizer, message)
-            said = {(p.value, p.level) for p in phrases if p.form != "reframe" and p.text in rewrite and p.text not in source.text}
-            said |= {(p.value, p.level) for p in phrases if p.form == "reframe" and p.text + " " in rewrite}
+            added = [p for p in phrases if p.text in rewrite and p.text not in source.text]
+            said = {(p.value, p.level) for p in added if p.form != "reframe" or p.text + " " in rewrite}
             kept = [_body(s) in rewrite for s in split_sentences(source.text)]
             wanted = set(target.items())
             found = (
@@ -105,7 +109,7 @@ def probe(
             sums = [total + float(value) for total, value in zip(sums, found, strict=True)]
             rows.append((message, rewrite, " ".join(f"{float(value):.2f}" for value in found)))
     count = max(1, len(rows))
-    return Figures(*(round(total / count, 3) for total in sums), rewrites=len(rows)), rows
+    return Figures(len(rows), *(round(total / count, 3) for total in sums)), rows
 
 
 def generate(model: Any, tokenizer: Any, content: str) -> str:

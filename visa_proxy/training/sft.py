@@ -1,7 +1,7 @@
 """Supervised cold start of the small rewriter (paper, section 3.2): a compact loop over freshly synthesised pairs.
 
-Pairs are never stored: batch k follows from the seed alone, so a resumed run sees what an uninterrupted one would have seen.
-The learning rate follows a cosine over a wall-clock budget (`minutes`) or a number of steps.
+Pairs are never stored: batch k follows from the seed alone, so a resumed run sees what an uninterrupted one would have
+seen. The learning rate follows a cosine over a wall-clock budget (`minutes`) or a number of steps.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. `labels[b, t]` is the token after `inputs[b, t]` where that is part of the answer, else -100."""
+    """Right-padded rows. `labels[b, t]` is the token after `inputs[b, t]` where part of the answer, else -100."""
 
     inputs: torch.Tensor
     labels: torch.Tensor
@@ -92,7 +92,7 @@ def collate(rows: list[tuple[list[int], int]], pad: int) -> Batch:
 
 
 def pool_batches(synthesizer: Synthesizer, tokenizer: Any, recipe: Recipe, number: int, limit: int) -> list[Batch]:
-    """The batches of pool `number`: similar lengths together, their order shuffled; rows over `limit` tokens are left out."""
+    """The batches of pool `number`: similar lengths together, shuffled; rows over `limit` tokens are left out."""
     rng = random.Random(f"{recipe.seed}:{number}")
     rows = [encode(tokenizer, synthesizer.pair(rng)) for _ in range(recipe.pool)]
     rows = sorted((row for row in rows if len(row[0]) <= limit), key=lambda row: len(row[0]))
@@ -115,7 +115,7 @@ class Trainer:
         self.synthesizer = synthesizer
         self.recipe = recipe
         self.run = run
-        self.weights = [p for p in self.model.parameters()]
+        self.weights = list(self.model.parameters())
         self.masters = [torch.nn.Parameter(p.detach().float().clone()) for p in self.weights]
         self.optimizers = self._optimizers()
         self.step = 0

@@ -1,4 +1,4 @@
-"""Source texts for the synthetic rewrites: corpus windows, cut, mixed and decorated until they look like what serving sends."""
+"""Source texts for the synthetic rewrites: corpus windows, cut, mixed and decorated to look like what serving sends."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from visa_proxy.encoder.sentences import split_sentences
+from visa_proxy.policy.schema import Preserve
 from visa_proxy.shield.preserve import KINDS, PLACEHOLDER, Protected, protect
 
 _LIST: Final = re.compile(r"[ \t]*(?:[-*•+>]|#{1,6}|\d{1,3}[.)]|\|)[ \t]")
 _MARKER: Final = re.compile(r"\d{1,3}[.)]\Z")
 _GERUND: Final = ("Start by", "Consider")
 _ABLE: Final = ("You can", "You should", "Try to", "Make sure to")
+_OTHERS: Final = (
+    *_ABLE,
+    "It is a good idea to",
+    "It helps to",
+    "One option is to",
+    "The best way is to",
+    "It is important to",
+)
+_INTROS: Final = ("Here are some points:", "A few things matter here:", "Keep these in mind:")
 _CODE: Final = ("```python\nprint(total)\n```", "```\nmake install\n```", "```js\nconst a = 1;\n```", "$$a^2 + b^2$$")
 _URLS: Final = ("See https://example.com/guide for details.", "More at https://docs.example.org/start.")
 _HEADS: Final = ("## Overview", "## What to know", "**In short**", "### Details", "Notes:", "Key points:", "Summary")
@@ -48,9 +58,7 @@ class Sources:
         sentences = [s for text in texts for s in split_sentences(text) if 5 <= len(s.split()) <= 40 and s[-1] in ".!?"]
         words = Counter(re.findall(r"\b[a-z]+\b", "\n".join(texts)))
         advice = [text for text in texts if any(s.startswith((*_ABLE, *_GERUND)) for s in split_sentences(text))]
-        return cls(
-            tuple(texts), tuple(sentences), tuple(advice or texts), frozenset(w for w, n in words.items() if n >= 3)
-        )
+        return cls(tuple(texts), tuple(sentences), tuple(advice or texts), frozenset(w for w, n in words.items() if n >= 3))
 
     def draw(self, rng: random.Random) -> Protected:
         """A protected text of 1 to about 8 pieces and at most 130 words."""
@@ -64,7 +72,8 @@ class Sources:
     def _plain(self, rng: random.Random) -> str:
         kind = rng.random()
         if kind < 0.25:
-            return " ".join(rng.sample(self.sentences, min(len(self.sentences), rng.choices((1, 2, 3, 4), (3, 4, 3, 2))[0])))
+            count = rng.choices((1, 2, 3, 4), (3, 4, 3, 2))[0]
+            return " ".join(rng.sample(self.sentences, min(len(self.sentences), count)))
         if kind < 0.33:
             return _shuffled(rng.choice(self.sentences), rng)
         pieces = cut(rng.choice(self.advice if rng.random() < 0.25 else self.texts))
@@ -77,8 +86,7 @@ class Sources:
 
 def cut(text: str) -> list[Piece]:
     """`text` as pieces; joining text and gap gives it back."""
-    protected = protect(text, ()) if "⟦" in text and not PLACEHOLDER.search(text) else None
-    return cut_protected(protected or Protected(text, ()))
+    return cut_protected(Protected(text, ()))
 
 
 def cut_protected(source: Protected) -> list[Piece]:
@@ -123,10 +131,9 @@ def _is_prose(line: str, spans: tuple[str, ...]) -> bool:
 
 def reworded(text: str, rng: random.Random) -> str:
     """Other neutral lead-ins for "You can …": corpora say little else, assistants vary."""
-    others = (*_ABLE, "It is a good idea to", "It helps to", "One option is to", "The best way is to", "It is important to")
     return re.sub(
         r"(?:^|(?<=[.!?] )|(?<=\n))You (?:can|should) (?=(?!also|be |not|always|then|still|even|only)[a-z])",
-        lambda _: f"{rng.choice(others)} ",
+        lambda _: f"{rng.choice(_OTHERS)} ",
         text,
     )
 
@@ -137,7 +144,7 @@ def _decorated(text: str, rng: random.Random) -> str:
     if choice == 0:
         return f"{rng.choice(_HEADS)}\n{rng.choice(('', chr(10)))}{text}"
     if choice == 1:
-        return f"{text}\n\n{rng.choice(_CODE)}" if rng.random() < 0.5 else f"{text}\n\n{rng.choice(_CODE)}\n\nRun it once more."
+        return f"{text}\n\n{rng.choice(_CODE)}" + ("" if rng.random() < 0.5 else "\n\nRun it once more.")
     if choice == 2:
         return f"{text} {rng.choice(_URLS)}"
     words = text.split(" ")
@@ -146,7 +153,7 @@ def _decorated(text: str, rng: random.Random) -> str:
         words[index] = f"`{words[index]}`" if rng.random() < 0.5 else f"**{words[index]}**"
         return " ".join(words)
     lines = [f"- {s}" for s in split_sentences(text)]
-    return "\n".join([rng.choice(("Here are some points:", "A few things matter here:", "Keep these in mind:")), *lines])
+    return "\n".join([rng.choice(_INTROS), *lines])
 
 
 def _shuffled(sentence: str, rng: random.Random) -> str:
@@ -156,7 +163,7 @@ def _shuffled(sentence: str, rng: random.Random) -> str:
     return " ".join(words)[:1].upper() + " ".join(words)[1:] + "."
 
 
-def _kinds(rng: random.Random) -> list[str]:  # type: ignore[type-arg]
+def _kinds(rng: random.Random) -> list[Preserve]:
     chance = rng.random()
     if chance < 0.6:
         return list(KINDS)

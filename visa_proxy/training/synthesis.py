@@ -1,8 +1,8 @@
 """Rewriting pairs from neutral text and value phrases: the rewriter's cold start before GRPO (paper, section 3.2).
 
-A rewrite is the source with phrases at places; a place is before a sentence (opening, lead, reframe), before its full stop (tail)
-or after the last one (closing). Order and number of the phrases follow from the control line, only wording and place are drawn:
-a small model decoded greedily can then learn when to insert and when it is done.
+A rewrite is the source with phrases at places; a place is before a sentence (opening, lead, reframe), before its full stop
+(tail) or after the last one (closing). Order and number of the phrases follow from the control line, only wording and place
+are drawn: a small model decoded greedily can then learn when to insert and when it is done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from visa_proxy.rewriter.prompt import render
-from visa_proxy.shield.preserve import Protected
 from visa_proxy.training.phrases import Form, Phrase
 from visa_proxy.training.sources import Piece, Sources, cut_protected
 from visa_proxy.values import Space, ValueVector
@@ -23,9 +22,12 @@ WORDS_PER_PHRASE: Final = 6.5
 LONGER: Final = 0.4
 """A rewrite is about 40 % longer than its source at most; a single sentence may carry two phrases all the same."""
 _NO_LEAD: Final = re.compile(
-    r"(?:However|But|And|So|Or|Then|Also|For example|In addition|Additionally|Furthermore|Therefore|Finally|Yes|No|First|Firstly|"
-    r"Second|Secondly|Third|Next|Lastly|Moreover|Instead|Thus|Because|While|Although|If|When|As|In|On|At|For|With|To|By|After|From)\b"
+    r"(?:However|But|And|So|Or|Then|Also|For example|In addition|Additionally|Furthermore|Therefore|Finally|Yes|No|First|"
+    r"Firstly|Second|Secondly|Third|Next|Lastly|Moreover|Instead|Thus|Because|While|Although|If|When|As|In|On|At|For|With|To|"
+    r"By|After|From)\b"
 )
+_STOP: Final = re.compile(r"[\w⟧)%`*]\.\Z")
+_SHORT: Final = re.compile(r"\b(?:etc|[A-Z]|e\.g|i\.e|vs|[ap]\.m)\.\Z")
 _FIRST: Final = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?")
 
 
@@ -81,7 +83,7 @@ class Synthesizer:
         return self._made(pieces, carried, self.plan(pieces, wanted, rng, self._moved(carried, wanted, rng)), wanted)
 
     def target(self, rng: random.Random) -> dict[str, float]:
-        """One to four values, now and then up to six, neighbours mostly alike and opposites mostly opposed (paper, App. A.2)."""
+        """One to four values, now and then six; neighbours mostly alike, opposites mostly opposed (paper, App. A.2)."""
         count = min(len(self.values), rng.choices((1, 2, 3, 4, 5, 6), (24, 29, 27, 13, 4, 3))[0])
         names = rng.sample(self.values, count)
         anchor, sign = names[0], rng.choice((1, 1, -1))
@@ -93,10 +95,8 @@ class Synthesizer:
             levels[name] = sign * (1 if name == anchor else direction) * rng.choice((1.0, 1.0, 1.0, 0.5, 0.5))
         return {name: levels[name] for name in self.space.names if name in levels}
 
-    def plan(
-        self, pieces: Sequence[Piece], target: Mapping[str, float], rng: random.Random, marks: Marks | None = None
-    ) -> Marks:
-        """Phrases for `target`, strong values first, one place a sentence unless there are more phrases than sentences."""
+    def plan(self, pieces: Sequence[Piece], target: Mapping[str, float], rng: random.Random, marks: Marks | None = None) -> Marks:
+        """Phrases for `target`, strong values first, one place a sentence unless phrases outnumber sentences."""
         marks = marks or Marks()
         prose = [i for i, piece in enumerate(pieces) if _can_tail(piece) or self._can_lead(piece)]
         queue = _queue(pieces, target, marks)
@@ -112,8 +112,10 @@ class Synthesizer:
             if not opened and i not in marks.tail:
                 form = self._form_before(pieces[i], queue[0], last, crowded, rng)
                 if form:
-                    marks.before[i] = self._reframed(pieces[i], queue.pop(0), rng) if form == "reframe" else self._pick(
-                        queue.pop(0), "lead", rng
+                    marks.before[i] = (
+                        self._reframed(pieces[i], queue.pop(0), rng)
+                        if form == "reframe"
+                        else self._pick(queue.pop(0), "lead", rng)
                     )
                     last, opened = "lead", True
             if queue and i not in marks.tail and _can_tail(pieces[i]) and (crowded or not opened):
@@ -168,7 +170,10 @@ class Synthesizer:
 
     def _varied(self, target: Mapping[str, float], rng: random.Random) -> dict[str, float]:
         """Another target that shares some values with `target`, some of them at another level."""
-        kept = {n: v if rng.random() < 0.6 else rng.choice((1.0, 0.5, -0.5, -1.0)) for n, v in target.items() if rng.random() < 0.6}
+        kept: dict[str, float] = {}
+        for name, level in target.items():
+            if rng.random() < 0.6:
+                kept[name] = level if rng.random() < 0.6 else rng.choice((1.0, 0.5, -0.5, -1.0))
         merged = {**self.target(rng), **kept} if rng.random() < 0.6 or not kept else kept
         names = [name for name in self.space.names if name in merged]
         return {name: merged[name] for name in sorted(rng.sample(names, min(4, len(names))), key=names.index)}
@@ -208,9 +213,7 @@ def _begun(text: str, prose: bool, phrase: Phrase) -> str:
 
 def _can_tail(piece: Piece) -> bool:
     """A tail goes before a plain full stop of a sentence long enough to carry it."""
-    return piece.prose and len(piece.text.split()) >= 4 and bool(re.search(r"[\w⟧)%`*]\.\Z", piece.text)) and not re.search(
-        r"\b(?:etc|[A-Z]|e\.g|i\.e|vs|[ap]\.m)\.\Z", piece.text
-    )
+    return piece.prose and len(piece.text.split()) >= 4 and bool(_STOP.search(piece.text)) and not _SHORT.search(piece.text)
 
 
 def _queue(pieces: Sequence[Piece], target: Mapping[str, float], marks: Marks) -> list[tuple[str, float]]:
@@ -224,6 +227,3 @@ def _queue(pieces: Sequence[Piece], target: Mapping[str, float], marks: Marks) -
         if (said := (phrase.value, phrase.level)) in rounds:
             rounds.remove(said)
     return rounds[: max(0, room - len(marks.all()))]
-
-
-__all__ = ["Marks", "Pair", "Protected", "Synthesizer", "written"]

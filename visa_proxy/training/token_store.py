@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from visa_proxy.encoder.minilm import WIDTH, SentenceEncoder
+from visa_proxy.facts.lexical import features
 
 Half = NDArray[np.float16]
 _CHUNK: Final = 256
@@ -23,6 +24,7 @@ class TokenStore:
     def __init__(self, encoder: SentenceEncoder) -> None:
         self._encoder = encoder
         self._states: dict[str, Half] = {}
+        self._lexical: dict[tuple[tuple[str, ...], str], NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
         return len(self._states)
@@ -45,6 +47,13 @@ class TokenStore:
         return (
             self._states[sentences[0]] if len(sentences) == 1 else np.concatenate([self._states[s] for s in sentences])
         )
+
+    def lexical(self, premise: tuple[str, ...], hypothesis: str) -> NDArray[np.float32]:
+        """`lexical.features`, computed once a pair."""
+        key = premise, hypothesis
+        if key not in self._lexical:
+            self._lexical[key] = features(" ".join(premise), hypothesis)
+        return self._lexical[key]
 
     def save(self, folder: Path) -> None:
         """Write `states.npy` and `sentences.json` into `folder`."""

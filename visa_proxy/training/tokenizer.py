@@ -1,4 +1,4 @@
-"""The small rewriter's tokenizer: byte-level BPE with the placeholders ⟦0⟧ … ⟦63⟧ as single tokens and its chat template."""
+"""The small rewriter's tokenizer: byte-level BPE, placeholders ⟦0⟧ … ⟦63⟧ as single tokens, chat template."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Any:
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    bpe.add_tokens(
-        [tokenizers.AddedToken(f"⟦{n}⟧", normalized=False, special=False) for n in range(PLACEHOLDERS)]
-    )
+    bpe.add_tokens([tokenizers.AddedToken(f"⟦{n}⟧", normalized=False, special=False) for n in range(PLACEHOLDERS)])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token=PAD,

@@ -23,6 +23,7 @@ from visa_proxy.training.detector import tricky
 from visa_proxy.training.heads import Array, Example, FitRecipe, Fitter, encode_all, save_head
 from visa_proxy.training.labelled import read_personas, share
 from visa_proxy.training.phrases import instructions, phrases
+from visa_proxy.translator.clauses import split_clauses
 from visa_proxy.translator.encoder import CONFIDENCE
 from visa_proxy.values import load_space
 
@@ -63,7 +64,7 @@ def train(encoder: SentenceEncoder, data: Path, recipe: TranslatorRecipe, out: P
     outputs = (*load_space("schwartz").names, CONFIDENCE)
     examples = training_examples(data, recipe, seed)
     with Progress() as progress:
-        encodings = encode_all(encoder, (e.sentences[0] for e in examples), progress, cache)
+        encodings = encode_all(encoder, (s for e in examples for s in e.sentences), progress, cache)
         fitter = Fitter(encodings, recipe.fit, outputs, _Error(recipe.confidence_weight), progress)
         tensors = fitter.fit(examples, seed)
     save_head(out / WEIGHTS, tensors, outputs)
@@ -77,9 +78,9 @@ class _Error:
 
     def __call__(self, sums: Any, targets: Any, masks: Any, weights: Any) -> Any:
         functional = need("torch.nn.functional", extra="local")
-        product = sums[:, :-1] * sums[:, -1:].sigmoid()
-        clipped = product.clamp(-1, 1)
-        error = (clipped + 0.1 * (product - clipped) - targets[:, :-1]) ** 2
+        direction = sums[:, :-1].clamp(-1, 1)
+        direction = direction + 0.1 * (sums[:, :-1] - direction)
+        error = (direction * sums[:, -1:].sigmoid() - targets[:, :-1]) ** 2
         sure = functional.binary_cross_entropy_with_logits(sums[:, -1], targets[:, -1], reduction="none")
         return ((error.sum(1) + self.confidence_weight * sure) * weights).mean()
 
@@ -150,11 +151,9 @@ def joined(pool: Sequence[Request], order: np.random.Generator) -> Request:
     for _ in range(1 + int(order.random() < 0.2)):
         other = pool[int(order.integers(len(pool)))]
         joiner = joiners[order.integers(len(joiners))]
-        head = (
-            result.text
-            if joiner.startswith("{a} ") and not joiner.startswith(("{a} but", "{a} plus", "{a} while"))
-            else result.text.rstrip(".")
-        )
+        # Before a joiner that starts a sentence of its own, the first request keeps its full stop.
+        own = joiner.startswith("{a} ") and not joiner[4].islower()
+        head = result.text if own else result.text.rstrip(".")
         tail = other.text[0].lower() + other.text[1:] if not joiner.startswith("{a} {b}") else other.text
         text = joiner.replace("{a}", head).replace("{b}", tail)
         result = Request(text, np.clip(result.offset + other.offset, -1, 1), "joined")
@@ -193,7 +192,9 @@ def _fold(text: str, folds: int) -> int:
 def _example(request: Request, fold: int, recipe: TranslatorRecipe) -> Example:
     sure = np.float32(request.offset.any())
     target = np.append(request.offset, sure).astype(np.float32)
-    return Example((request.text,), target, np.ones_like(target), fold=(fold + 0.5) / recipe.fit.folds)
+    return Example(
+        tuple(split_clauses(request.text)) or (request.text,), target, np.ones_like(target), fold=(fold + 0.5) / recipe.fit.folds
+    )
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.training.cards import cosine, figure
 from visa_proxy.training.heads import Array
 from visa_proxy.training.translator import Request, hand_written, joined, off_topic, templates
+from visa_proxy.translator.clauses import split_clauses
 from visa_proxy.translator.encoder import CONFIDENCE
 from visa_proxy.values import load_space
 
@@ -40,10 +41,16 @@ def evaluate(encoder: SentenceEncoder, data: Path, weights: Path, seed: int = 0)
 
 
 def _translate(encoder: SentenceEncoder, head: Head, requests: Sequence[Request]) -> tuple[Array, Array]:
-    outputs = np.stack([head(encoded) for encoded in encoder.encode_now([request.text for request in requests])])
+    outputs = np.stack([_summed(encoder, head, request.text) for request in requests])
     sure: Array = (1.0 / (1.0 + np.exp(-outputs[:, -1]))).astype(np.float32)
-    offsets: Array = np.clip(outputs[:, :-1] * sure[:, None], -1, 1)
+    offsets: Array = np.clip(outputs[:, :-1], -1, 1) * sure[:, None]
     return offsets, sure
+
+
+def _summed(encoder: SentenceEncoder, head: Head, text: str) -> Array:
+    rows: Array = np.stack([head(clause) for clause in encoder.encode_now(split_clauses(text) or [text])])
+    total: Array = rows.sum(0)
+    return total
 
 
 def _signed(name: str, requests: Sequence[Request], found: Array, sure: Array) -> list[str]:

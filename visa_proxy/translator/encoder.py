@@ -11,13 +11,14 @@ import numpy as np
 from visa_proxy.encoder.head import load_head
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.translator.base import Translation
+from visa_proxy.translator.clauses import split_clauses
 from visa_proxy.values import Space, ValueVector, load_space
 
 CONFIDENCE: Final = "confidence"
 
 
 class EncoderTranslator:
-    """Δv = clip(confidence · direction), both read from the instruction by one head.
+    """Δv = confidence · clip(Σ direction), confidence = σ(Σ logit): one head, summed over the instruction's clauses.
 
     The instruction alone decides: the offset is relative, so what the answer already expresses enters in v* = clip(v + Δv).
     """
@@ -30,13 +31,14 @@ class EncoderTranslator:
         self.space = space or load_space("schwartz")
         self._encoder = encoder
         self._head = load_head(weights, (*self.space.names, CONFIDENCE))
+        self._zero = np.zeros(len(self.space) + 1)
 
     async def translate(self, query: str, answer: str, instruction: str) -> Translation:
-        """Δv for `instruction`; the zero vector at confidence 0 for one without a letter. Cut at 128 tokens."""
+        """Δv for `instruction`; the zero vector at confidence 0 for one without a letter. A clause is cut at 128 tokens."""
         text = " ".join(instruction.split())
         if not any(character.isalpha() for character in text):
             return Translation(ValueVector.zero(self.space), 0.0)
-        encoded = (await self._encoder.encode([text]))[0]
-        output = await asyncio.to_thread(self._head, encoded)
+        encoded = await self._encoder.encode(split_clauses(text))
+        output = sum(await asyncio.to_thread(lambda: [self._head(clause) for clause in encoded]), self._zero)
         confidence = float(1.0 / (1.0 + np.exp(-np.clip(output[-1], -30.0, 30.0))))
-        return Translation(ValueVector(self.space, output[:-1] * confidence), confidence)
+        return Translation(ValueVector(self.space, np.clip(output[:-1], -1, 1) * confidence), confidence)

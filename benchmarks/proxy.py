@@ -1,0 +1,89 @@
+"""What the scripts here share: a proxy of our own as a real process, and its CPU time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+START_S = 150.0
+
+
+@contextlib.contextmanager
+def running(*arguments: str, port: int, log: Path) -> Iterator[int]:
+    """`visa-proxy ARGUMENTS… --port PORT` until the context ends; waits until /readyz says ok. Gives the process id."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "visa_proxy", *arguments, "--port", str(port)], stdout=output, stderr=output, cwd=ROOT
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/readyz", process, log)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Raises RuntimeError with the end of the log when the process ends or does not answer in time."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if json.load(answer)["status"] == "ok":
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"{url} did not answer; {log} ends:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all below it."""
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+    return [pid, *(below for child in children for below in tree(int(child)))]
+
+
+def cpu_s(pid: int) -> float:
+    """User and system seconds of the process tree so far."""
+    ticks = 0
+    for member in tree(pid):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of the process tree."""
+    total = 0
+    for member in tree(pid):
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{member}/status").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    return total / 1024
+
+
+def machine() -> str:
+    """The processor and how many of it, for the head of a table."""
+    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{os.cpu_count()} cores of {names[0] if names else 'an unnamed processor'}, Python {sys.version.split()[0]}"
