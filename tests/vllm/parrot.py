@@ -33,7 +33,7 @@ class Saying:
 
 def write_parrot(folder: Path, sayings: Sequence[Saying]) -> None:
     """A model directory as `transformers` and vLLM load it."""
-    chains = [_chain(i, saying) for i, saying in enumerate(sayings)]
+    chains = _chains(sayings)
     tokenizer = _tokenizer(chains, _template(sayings))
     ids = tokenizer.get_vocab()
     model = _model(len(ids), tokenizer.eos_token_id)
@@ -46,14 +46,33 @@ def _opening(i: int) -> str:
     return f"<|say-{i}|>"
 
 
-def _chain(i: int, saying: Saying) -> list[str]:
-    """Tokens from the opening to the end. No token may follow two others, so pieces must be unique over all sayings."""
+def _chains(sayings: Sequence[Saying]) -> list[list[str]]:
+    """Per saying the tokens from its opening to the end. A token has one successor, so no piece occurs twice."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     spelling = ByteLevel(add_prefix_space=False, use_regex=False)
-    text = saying.text
-    pieces = [spelling.pre_tokenize_str(text[at : at + _PIECE])[0][0] for at in range(0, len(text), _PIECE)]
-    return [_opening(i), *pieces, pieces[0] if saying.endless else _END]
+    used: set[str] = set()
+    chains = []
+    for i, saying in enumerate(sayings):
+        pieces = [spelling.pre_tokenize_str(piece)[0][0] for piece in _cut(saying.text, used)]
+        chains.append([_opening(i), *pieces, pieces[0] if saying.endless else _END])
+    return chains
+
+
+def _cut(text: str, used: set[str]) -> list[str]:
+    """`text` in pieces of seven characters, or as many more as it takes to be unlike all in `used`, where they are added."""
+    pieces = []
+    while text:
+        size = _PIECE
+        while text[:size] in used or len(text) - size < _PIECE:
+            size += 1
+            if size >= len(text):
+                break
+        assert text[:size] not in used, f"{text!r} ends like another saying: change a word"
+        used.add(text[:size])
+        pieces.append(text[:size])
+        text = text[size:]
+    return pieces
 
 
 def _template(sayings: Sequence[Saying]) -> str:
@@ -74,7 +93,6 @@ def _tokenizer(chains: Iterable[Sequence[str]], template: str) -> Any:
 
     pieces = [piece for chain in chains for piece in chain[1:-1]]
     openings = [chain[0] for chain in chains]
-    assert len(set(pieces)) == len(pieces), "two sayings share a piece: change a word"
     vocabulary = dict.fromkeys([*sorted(ByteLevel.alphabet()), *pieces])
     tokenizer = Tokenizer(BPE({token: i for i, token in enumerate(vocabulary)}, merges=[]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)

@@ -22,8 +22,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--out", type=_FOLDER, default=PACKAGE / "assets" / "facts", help="Default: the bundled weights.")
 @click.option("--cache", type=_FOLDER, help="Keep encodings here for the next run with the same data.")
+@click.option(
+    "--start", type=click.Path(path_type=Path, exists=True), help="Weights to go on from; default: random ones."
+)
 @click.option("--seed", default=0, show_default=True)
-def facts(data: Path, recipe: Path, out: Path, cache: Path | None, seed: int) -> None:
+def facts(data: Path, recipe: Path, out: Path, cache: Path | None, start: Path | None, seed: int) -> None:
     """Train the fact analyzer: does one sentence cover another."""
     from visa_proxy.errors import VisaError
     from visa_proxy.training.cards import write_card
@@ -32,12 +35,13 @@ def facts(data: Path, recipe: Path, out: Path, cache: Path | None, seed: int) ->
 
     try:
         encoder = new_encoder()
-        train(encoder, data, read_recipe(recipe), out, seed, cache)
+        train(encoder, data, read_recipe(recipe), out, seed, cache, start)
         lines = evaluate(encoder, out, data)
     except VisaError as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from error
     command = ["visa-proxy", "train", "facts", "--data", str(data), "--recipe", recipe.name, "--seed", str(seed)]
+    command += ["--start", start.name] if start else []
     card = write_card(out, "facts_card", command, lines, recipe.read_text(encoding="utf-8"))
     click.echo("\n".join(lines))
     click.echo(f"wrote {out}: model.safetensors, {card.name}")

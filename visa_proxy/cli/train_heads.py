@@ -73,7 +73,7 @@ def _train(
         loaded = load_recipe(recipe, schema)
         encoder = SentenceEncoder(cache=1, threads=1)
         fit(encoder, data, loaded, out, seed, cache)
-        lines = evaluate(encoder, data, out)
+        lines = evaluate(encoder, data, out, cache)
     except VisaError as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from error

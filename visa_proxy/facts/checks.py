@@ -71,7 +71,7 @@ _NUMBER: Final = re.compile(
     r"(?P<digits>(?<![\w.,])[-−]?\d+(?:,\d{3})+(?:\.\d+)?|(?<![\w.])[-−]?\d+(?:\.\d+)?|(?<=\d[-–:/x])\d+|\d+(?:\.\d+)?)"
     r"(?:(?P<ordinal>st|nd|rd|th)\b)?(?: (?P<scale>hundred|thousand|million|billion|trillion)\b)?"
     + _UNIT
-    + rf"|\b(?P<words>(?:one (?=hundred|thousand|million|billion))?"
+    + r"|\b(?P<words>(?:one (?=hundred|thousand|million|billion))?"
     + rf"(?:{_NUMBER_WORD})(?:(?:[ -]| and )(?:{_NUMBER_WORD}|one))*)\b"
     + _UNIT.replace("percent>", "percent2>").replace("money>", "money2>")
     + rf"|\b(?P<ordinals>{'|'.join(_ORDINALS)})\b(?! party| parties)",

@@ -1,6 +1,7 @@
 """How the words of two sentences line up: what frozen token states blur and the head needs to see sharply.
 
-A framing comes before, after or in place of a lead-in; a changed fact is a word exchanged, dropped or put in between words that stay.
+A framing comes before, after or in place of a lead-in; a changed fact is a word exchanged, dropped or put in between
+words that stay.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 COUNT: Final = 16
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _FUNCTION: Final = frozenset(
-    """a an the this that these those it its i you he she they we my your our his her their them us of in on at by for from with to
+    """a an the this that these those it its i you he she they we my your our his her their them us of in on at by for
+    from with to
     as and so is are was were be been being do does did have has had there here""".split()
 )
 _STRENGTH: Final = frozenset(
-    """all some any every each most many few several both either neither none no not never always often sometimes rarely usually
-    only also more less fewer least must may might can could should would will shall need if unless until before after when while
+    """all some any every each most many few several both either neither none no not never always often sometimes
+    rarely usually
+    only also more less fewer least must may might can could should would will shall need if unless until before after
+    when while
     during over under above below without within cannot or used once""".split()
 )
 

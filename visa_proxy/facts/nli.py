@@ -1,10 +1,10 @@
-"""The fact analyzer: deterministic checks, then entailment both ways, by sentence (paper, section 3.2.2, equation 4)."""
+"""The fact analyzer: deterministic checks, and entailment both ways by sentence (paper, section 3.2.2, equation 4)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,35 +39,63 @@ class Candidate:
     """(16,): `lexical.features` of the two texts."""
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence with what aligning it needs."""
+
+    text: str
+    encoded: Encoded
+    stems: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One call of `compare`, ready for the worker thread; without sentences when none needs the head."""
+
+    original: str
+    rewritten: str
+    first: tuple[Sentence, ...] = ()
+    second: tuple[Sentence, ...] = ()
+
+
 class EntailmentAnalyzer:
-    """Implements FactAnalyzer. A sentence that the other text has too needs no model; the others cost one small head
-    each way."""
+    """Implements FactAnalyzer. A sentence that the other text has too needs no model; the others cost a small head."""
 
     def __init__(self, encoder: SentenceEncoder, weights: Path) -> None:
         """`weights`: a directory with `model.safetensors`, or that file. Raises ConfigError when it cannot be used."""
         self._torch = need("torch", extra="local")
         self._encoder = encoder
         self._weights = read_weights(weights)
-        self._batcher: Batcher[tuple[Candidate, ...], list[float]] = Batcher(self._score)
+        self._batcher: Batcher[Comparison, FactReport] = Batcher(self._run)
 
     async def compare(self, original: str, rewritten: str) -> FactReport:
-        """Compare two versions of one answer. A text without sentences entails and is entailed by nothing but another
-        such."""
-        lost, gained = differences(original, rewritten)
+        """Compare two versions of one answer; a text without sentences has nothing in common with one that has some."""
         first, second = split_sentences(original), split_sentences(rewritten)
-        missing = _unmatched(first, second), _unmatched(second, first)
-        if not any(missing):
-            return FactReport(1.0, 1.0, lost, gained)
+        if not _unmatched(first, second) and not _unmatched(second, first):
+            return await self._batcher.submit(Comparison(original, rewritten))
         if not first or not second:
-            return FactReport(float(not first), float(not second), lost, gained)
-        encoded = await self._encoder.encode([*first, *second])
-        one, two = list(zip(first, encoded, strict=False)), list(zip(second, encoded[len(first) :], strict=True))
-        forward = [candidates(first[i], encoded[i], two, i / len(first)) for i in missing[0]]
-        backward = [candidates(second[i], two[i][1], one, i / len(second)) for i in missing[1]]
-        flat = [pair for pairs in forward + backward for pair in pairs]
-        scores = iter(await self._batcher.submit(tuple(flat)))
-        best = [max(next(scores) for _ in pairs) for pairs in forward + backward]
-        return FactReport(min(best[: len(forward)], default=1.0), min(best[len(forward) :], default=1.0), lost, gained)
+            report = await self._batcher.submit(Comparison(original, rewritten))
+            return replace(report, forward=float(not first), backward=float(not second))
+        texts = [*first, *second]
+        encoded = await self._encoder.encode(texts)
+        sentences = tuple(Sentence(t, e, content_stems(t)) for t, e in zip(texts, encoded, strict=True))
+        comparison = Comparison(original, rewritten, sentences[: len(first)], sentences[len(first) :])
+        return await self._batcher.submit(comparison)
+
+    def _run(self, comparisons: list[Comparison]) -> list[FactReport]:
+        """In the worker thread: all candidates of a batch of comparisons go through the head together."""
+        asked = [(_asked(c.first, c.second), _asked(c.second, c.first)) for c in comparisons]
+        flat = [candidate for sides in asked for side in sides for found in side for candidate in found]
+        scores = iter(self.probabilities(flat))
+        reports: list[FactReport] = []
+        for comparison, sides in zip(comparisons, asked, strict=True):
+            lost, gained = differences(comparison.original, comparison.rewritten)
+            # The best premise of a sentence counts, and the weakest sentence of a text.
+            forward, backward = (
+                min((max(next(scores) for _ in found) for found in side), default=1.0) for side in sides
+            )
+            reports.append(FactReport(forward, backward, lost, gained))
+        return reports
 
     def probabilities(self, pairs: Sequence[Candidate]) -> list[float]:
         """P(the premise entails the hypothesis) of every pair, in order; in the calling thread."""
@@ -82,10 +110,6 @@ class EntailmentAnalyzer:
                 found = logits(self._torch, self._weights, premise, hypothesis, lexical)
                 scores[chunk] = found.sigmoid().numpy()
         return [float(score) for score in scores]
-
-    def _score(self, requests: list[tuple[Candidate, ...]]) -> list[list[float]]:
-        scores = iter(self.probabilities([pair for request in requests for pair in request]))
-        return [[next(scores) for _ in request] for request in requests]
 
 
 def read_weights(path: Path) -> Tensors:
@@ -107,17 +131,23 @@ def read_weights(path: Path) -> Tensors:
     return weights
 
 
-def candidates(sentence: str, encoded: Encoded, others: Sequence[tuple[str, Encoded]], place: float) -> list[Candidate]:
-    """What `sentence` may follow from: the sentence of `others` most like it, and that one with the neighbours that
-    share more.
+def _asked(sentences: Sequence[Sentence], others: Sequence[Sentence]) -> list[list[Candidate]]:
+    """For each sentence that `others` do not hold, what it may follow from."""
+    unmatched = _unmatched([s.text for s in sentences], [o.text for o in others])
+    return [candidates(sentences[i], others, i / len(sentences)) for i in unmatched]
+
+
+def candidates(sentence: Sentence, others: Sequence[Sentence], place: float) -> list[Candidate]:
+    """What `sentence` may follow from: the one of `others` most like it, and that with the neighbours that share more.
 
     `place`: where the sentence stands in its text, 0 … 1; it decides between equals.
     """
-    stems = content_stems(sentence)
-    shared = [stems & content_stems(text) for text, _ in others]
+    shared = [sentence.stems & other.stems for other in others]
     likeness = [
-        float(encoded.pooled @ other.pooled) + len(shared[i]) / max(1, len(stems)) - 0.05 * abs(i / len(others) - place)
-        for i, (_, other) in enumerate(others)
+        float(sentence.encoded.pooled @ other.encoded.pooled)
+        + len(shared[i]) / max(1, len(sentence.stems))
+        - 0.05 * abs(i / len(others) - place)
+        for i, other in enumerate(others)
     ]
     best = max(range(len(others)), key=likeness.__getitem__)
     low, high = best, best
@@ -130,12 +160,12 @@ def candidates(sentence: str, encoded: Encoded, others: Sequence[tuple[str, Enco
         covered |= shared[step]
         low, high = min(low, step), max(high, step)
     ranges = {(best, best + 1), (low, high + 1)}
-    return [_candidate(sentence, encoded, others[start:end]) for start, end in sorted(ranges)]
+    return [_candidate(sentence, others[start:end]) for start, end in sorted(ranges)]
 
 
-def _candidate(sentence: str, encoded: Encoded, premise: Sequence[tuple[str, Encoded]]) -> Candidate:
-    tokens = premise[0][1].tokens if len(premise) == 1 else np.concatenate([other.tokens for _, other in premise])
-    return Candidate(tokens, encoded.tokens, features(" ".join(text for text, _ in premise), sentence))
+def _candidate(sentence: Sentence, premise: Sequence[Sentence]) -> Candidate:
+    tokens = np.concatenate([other.encoded.tokens for other in premise])
+    return Candidate(tokens, sentence.encoded.tokens, features(" ".join(o.text for o in premise), sentence.text))
 
 
 def _unmatched(sentences: Sequence[str], others: Sequence[str]) -> list[int]:

@@ -15,6 +15,8 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 MEDIA_TYPE: Final = b"text/event-stream; charset=utf-8"
 
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+# Not str.splitlines: it also breaks at U+2028, U+0085 and others, which JSON may hold as they are.
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def frame(data: Any) -> bytes:
@@ -42,7 +44,7 @@ async def events(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterat
 
 def _data(event: bytes) -> str | None:
     try:
-        lines = event.decode("utf-8").splitlines()
+        lines = _LINE_END.split(event.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UpstreamError("the base model sent text that is not UTF-8", code="upstream_garbled") from error
     data = [line[5:].removeprefix(" ") for line in lines if line.startswith("data:")]

@@ -26,11 +26,14 @@ class ClientGone(Exception):
 class Call:
     """Reads the request, sends the answer; every answer carries X-Request-Id and the X-Visa-* headers known by then."""
 
-    __slots__ = ("_body", "_receive", "_send", "headers", "method", "path", "query", "request_id", "status", "tenant", "visa")
+    __slots__ = ("_body", "_receive", "_send", "headers", "method", "path", "query", "raw_path", "request_id", "status", "tenant", "visa")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        """Percent-decoded."""
+        self.raw_path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        """As the client sent it."""
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id", b"")

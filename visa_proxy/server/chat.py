@@ -73,7 +73,7 @@ async def chat(call: Call, gateway: Gateway, tenant: Tenant) -> None:
 async def _whole(call: Call, gateway: Gateway, plan: Plan, endpoint: Endpoint, answer: Exchange) -> None:
     data = body_of(endpoint.parse(await answer.read()))
     choices = choices_of(data)
-    results = await asyncio.gather(*(_adapt(gateway, plan, choice.text, choice.skip) for choice in choices))
+    results = await _adapt_all(gateway, plan, [(choice.text, choice.skip) for choice in choices])
     for choice, result in zip(choices, results, strict=True):
         if result.trace.status == "adapted":
             choice.replace(result.text)
@@ -90,9 +90,7 @@ async def _full_stream(call: Call, gateway: Gateway, plan: Plan, answer: Exchang
     async with _kept_alive(call):
         stream = await Stream.collect(sse.events(answer.chunks(), max_bytes=MAX_ANSWER_BYTES))
         choices = stream.choices
-        results = await asyncio.gather(
-            *(_adapt(gateway, plan, choice.text, choice.skip) for choice in choices.values())
-        )
+        results = await _adapt_all(gateway, plan, [(choice.text, choice.skip) for choice in choices.values()])
     adapted = {
         index: result.text
         for index, result in zip(choices, results, strict=True)
@@ -102,6 +100,15 @@ async def _full_stream(call: Call, gateway: Gateway, plan: Plan, answer: Exchang
     for chunk in stream.rewritten(adapted, visa):
         await call.write(chunk)
     await call.write(sse.DONE, more=False)
+
+
+async def _adapt_all(gateway: Gateway, plan: Plan, texts: list[tuple[str, str | None]]) -> list[Adaptation]:
+    """Every choice, at once. Raises RewriteRefused only after all have ended: none is left running behind an answered request."""
+    results = await asyncio.gather(*(_adapt(gateway, plan, text, skip) for text, skip in texts), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
 
 
 async def _adapt(gateway: Gateway, plan: Plan, text: str, skip: str | None) -> Adaptation:

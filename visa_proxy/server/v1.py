@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 
-from visa_proxy.errors import MethodNotAllowed, VisaError
+from visa_proxy.errors import MethodNotAllowed, NotFound, VisaError
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.auth import authenticate
 from visa_proxy.server.call import Call, ClientGone
@@ -25,6 +25,9 @@ Handler = Callable[[Call, Gateway, Tenant], Awaitable[None]]
 
 _GENERATING = ("/v1/completions", "/v1/responses", "/v1/messages")
 """Surfaces with answers of a model that this version passes on unchanged, and says so."""
+
+_OPERATORS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+"""vLLM's own administration, which shares /v1 with what tenants may call."""
 
 _ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/chat/completions": ("POST", chat),
@@ -100,10 +103,12 @@ async def _while_connected(call: Call, work: Awaitable[None]) -> None:
 
 
 async def _relay(call: Call, gateway: Gateway, tenant: Tenant) -> None:
-    """Surfaces that are not rewritten: passed on as they are."""
+    """Surfaces that are not rewritten: passed on as they are. Raises NotFound for paths no tenant may reach."""
+    if call.path in _OPERATORS or any(part in (".", "..") for part in call.path.split("/")):
+        raise NotFound(f"Unknown request URL: {call.method} {call.path[:200]}", code="unknown_url")
     generating = call.method == "POST" and call.path in _GENERATING and not tenant.default_profile.passthrough
     call.visa[b"x-visa-status"] = "skipped:surface" if generating else "passthrough"
-    path = call.path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
+    path = call.raw_path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
     body = await call.body(gateway.max_body(tenant))
     await relay(call, gateway.base(tenant), path, body or None)
 

@@ -15,22 +15,27 @@ PLACEHOLDER: Final = re.compile(r"⟦(\d{1,4})⟧")
 
 _CODE = re.compile(
     r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?:.*?^[ \t]*(?P=fence)[ \t]*$|.*\Z)"  # fenced, or open to the end
-    r"|(?P<ticks>`+)(?!`)[^\n]*?(?<!`)(?P=ticks)(?!`)"  # inline
-    r"|\$\$.+?\$\$|\\\[.+?\\\]|\\\(.+?\\\)",  # display and inline maths
+    r"|(?<!`)(?P<ticks>`+)(?!`)[^\n]*?(?<!`)(?P=ticks)(?!`)"  # inline
+    r"|\$\$.{1,1000}?\$\$|\\\[.{1,1000}?\\\]|\\\(.{1,1000}?\\\)",  # display and inline maths
     re.MULTILINE | re.DOTALL,
 )
 _TABLE = re.compile(r"(?:^[ \t]*\|[^\n]*\|[ \t]*(?:\n|\Z))+", re.MULTILINE)
-_URL = re.compile(r"(?:https?://|www\.)[^\s<>\"')\]]*[^\s<>\"')\].,;:!?]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_URL = re.compile(
+    r"""(?:https?://|www\.)(?:[^\s<>"'()\[\]]|\([^\s<>"'()]*\)|\[[^\s<>"'\[\]]*\])*"""  # brackets in pairs only
+    r"""(?:[^\s<>"'()\[\].,;:!?]|\([^\s<>"'()]*\))"""
+    r"|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"  # e-mail; 64: RFC 5321, and it bounds the search
+)
 _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
     r"Nov(?:ember)?|Dec(?:ember)?)"
 )
 _NUMBER = re.compile(
     r"^[ \t]*\d{1,3}[.)](?=[ \t])"  # list marker
+    r"|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?(?!\d)"  # ISO 8601
     rf"|\b\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH}\b(?:,? \d{{4}})?"
     rf"|\b{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?\b(?:,? \d{{4}})?"
     r"|(?<![\w⟦])[-+±~]?[$€£¥]?\d[\d.,:/]*(?<![.,:/])(?:\d|%|°[CF]?|st\b|nd\b|rd\b|th\b|(?:x|k|m|bn|[kKMGT]?B|km|kg|cm|mm|ml|g|h|s)\b)?"
-    r"(?:[ ]?[-–][ ]?[$€£¥]?\d[\d.,:/]*(?<![.,:/])%?)?(?: ?(?:[ap]\.?m\b\.?|AM\b|PM\b|%))?",
+    r"(?:[ ]?[-–][ ]?[$€£¥]?\d[\d.,:/]*(?<![.,:/])%?)*(?: ?(?:[ap]\.?m\b\.?|AM\b|PM\b|%))?",
     re.MULTILINE,
 )
 _QUOTE = re.compile(r"\"[^\"\n]{1,400}\"|“[^”\n]{1,400}”|«[^»\n]{1,400}»")
@@ -71,18 +76,13 @@ class Protected:
 def protect(text: str, kinds: Iterable[Preserve] = KINDS, glossary: Iterable[str] = ()) -> Protected:
     """Replace the spans of `kinds` and every glossary term by placeholders.
 
-    Fences, tables and maths go with "code". Where kinds overlap the earlier one in `KINDS` wins, and a glossary term wins over
-    all but code. Brackets ⟦ ⟧ that the text itself holds are always spans, so `restore` gives back exactly what came in.
+    Fences, tables and maths go with "code". Spans that overlap become one. Brackets ⟦ ⟧ that the text itself holds are always
+    spans, so `restore` gives back exactly what came in.
     """
-    wanted = frozenset(kinds)
-    taken: list[tuple[int, int]] = []
-    for start, end in _candidates(text, wanted, tuple(glossary)):
-        if end > start and all(end <= s or start >= e for s, e in taken):
-            taken.append((start, end))
     pieces: list[str] = []
     spans: list[str] = []
     position = 0
-    for start, end in sorted(taken):
+    for start, end in _merged(_candidates(text, frozenset(kinds), tuple(glossary))):
         spans.append(text[start:end])
         pieces += [text[position:start], f"⟦{len(spans)}⟧"]
         position = end
@@ -90,15 +90,25 @@ def protect(text: str, kinds: Iterable[Preserve] = KINDS, glossary: Iterable[str
     return Protected("".join(pieces), tuple(spans))
 
 
+def _merged(candidates: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted and disjoint: a quotation with a link in it is protected as a whole."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(candidates):
+        if merged and start < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        elif end > start:
+            merged.append((start, end))
+    return merged
+
+
 def _candidates(text: str, kinds: frozenset[Preserve], glossary: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     if "code" in kinds:
         for pattern in (_CODE, _TABLE):
             yield from (_trimmed(text, *match.span()) for match in pattern.finditer(text))
-    for term in sorted(glossary, key=len, reverse=True):
+    for term in glossary:
         yield from (match.span() for match in re.finditer(re.escape(term), text))
     if "urls" in kinds:
         yield from (match.span() for match in _URL.finditer(text))
-    # A quotation holds numbers and names of its own, so it is taken whole, before them.
     if "quotes" in kinds:
         yield from (match.span() for match in _QUOTE.finditer(text))
     if "numbers" in kinds:

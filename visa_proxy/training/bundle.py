@@ -73,7 +73,7 @@ those value levels by short phrases; everything else, placeholders such as ‚ü¶1‚
 
 {trainer.step} steps, {trainer.elapsed / 60:.0f} minutes of wall clock, seed {trainer.recipe.seed}, {trainer.recipe.optimizer},
 peak learning rate {trainer.recipe.learning_rate:g}, about {(trainer.place[0] + 1) * trainer.recipe.pool:,} synthetic pairs,
-none seen twice. The recipe is `visa_proxy/training/recipes/rewriter.yaml`; a run with a budget in minutes is not reproducible to the bit.
+none seen twice. Recipe: `visa_proxy/training/recipes/rewriter.yaml`. A run with a budget in minutes does not repeat to the bit.
 
 ## Data
 
@@ -90,11 +90,12 @@ Greedy rewrites of held-out dolly answers, {len(TARGETS)} targets each.
 
 placeholders intact: each exactly once and in order. sentences kept: share of source sentences found in the rewrite.
 all kept: rewrites that lost none. wanted present: share of the wanted (value, level) pairs of which a phrase was added; the
-length limit leaves some out on short texts. any wanted: rewrites with at least one. unwanted present: rewrites with a phrase of another value.
+length limit leaves some out on short texts. any wanted: rewrites with at least one. unwanted present: rewrites with a phrase
+of another value.
 
 ## Limits
 
 English only. It inserts and exchanges phrases it was shown; it does not paraphrase, and its phrases do not depend on the topic.
 Texts beyond about 130 words or 400 tokens were not in training: the shield sends windows. Values outside Schwartz's ten, and
-levels other than -1, -0.5, 0.5 and 1, are unknown to it. For production quality serve a larger model or a LoRA adapter on your base.
+levels other than -1, -0.5, 0.5 and 1, are unknown to it. For production serve a larger model, or a LoRA adapter on your base.
 """

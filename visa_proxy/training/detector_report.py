@@ -13,20 +13,22 @@ import yaml
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from visa_proxy.encoder.head import load_head
+from visa_proxy.encoder.head import Head, load_head
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.training.cards import cosine, figure
 from visa_proxy.training.compose import dress
 from visa_proxy.training.corpus import Answer, Split, read_dolly
 from visa_proxy.training.detector import tricky
-from visa_proxy.training.heads import Array
+from visa_proxy.training.heads import Array, Encodings, encode_all
 from visa_proxy.training.labelled import read_fulcra
 from visa_proxy.training.phrases import Phrase, phrases
 from visa_proxy.values import load_space
 
+SIDES: Final[tuple[Split, ...]] = ("heldout", "train")
 ANSWERS_PER_PHRASE: Final = 2
-NEUTRAL_ANSWERS: Final = 200
+NEUTRAL_ANSWERS: Final = 150
+TRAINING_PHRASES: Final = 100
 
 
 @dataclass(frozen=True)
@@ -41,45 +43,49 @@ class Case:
     """Cases that share it are not independent: they hold the same phrase, or answer the same query."""
 
 
-def evaluate(encoder: SentenceEncoder, data: Path, weights: Path, seed: int = 0) -> list[str]:
-    """The lines of the card's "Figures" section."""
+def evaluate(encoder: SentenceEncoder, data: Path, weights: Path, cache: Path | None = None) -> list[str]:
+    """The lines of the card's "Figures" section. `cache` keeps encodings."""
     head = load_head(weights, load_space("schwartz").names)
-
-    def measure(cases: Sequence[Case], progress: Progress, label: str) -> NDArray[np.float64]:
-        rows = []
-        for case in progress.track(cases, description=label):
-            query, *sentences = encoder.encode_now([case.query or "-", *case.sentences])
-            rows.append(np.clip(sum(head(s, query if case.query else None) for s in sentences), -1, 1))
-        return np.array(rows, np.float64)
-
-    sets = {
-        "held-out phrases": dressed_cases(data, "heldout", seed),
-        "training phrases": dressed_cases(data, "train", seed),
+    phrased = {f"{side} phrases": dressed_cases(data, side) for side in SIDES}
+    quiet = {
+        "held-out neutral answers, no phrase": neutral_cases(data),
+        "demo base answers (never trained on)": demo_cases(),
+        "value words without the value, held out": tricky_cases(),
     }
-    neutral, demo, tricks, fulcra = neutral_cases(data), demo_cases(), tricky_cases(), fulcra_cases(data)
-    lines: list[str] = []
+    fulcra = fulcra_cases(data)
+    every = [case for cases in (*phrased.values(), *quiet.values(), fulcra) for case in cases]
     with Progress() as progress:
-        for name, cases in sets.items():
-            lines += _signed(f"{name} in held-out neutral answers", cases, measure(cases, progress, name))
-        lines += _quiet("held-out neutral answers, no phrase", neutral, measure(neutral, progress, "neutral"))
-        lines += _quiet("demo base answers (never trained on)", demo, measure(demo, progress, "demo"))
-        lines += _quiet("value words without the value, held out", tricks, measure(tricks, progress, "tricky"))
-        lines += _signed("FULCRA, held-out queries", fulcra, measure(fulcra, progress, "fulcra"))
+        texts = (text for case in every for text in (case.query or "-", *case.sentences))
+        encodings = encode_all(encoder, texts, progress, cache)
+    lines: list[str] = []
+    for name, cases in phrased.items():
+        lines += _signed(f"{name} in held-out neutral answers", cases, measure(head, encodings, cases))
+    for name, cases in quiet.items():
+        lines += _quiet(name, cases, measure(head, encodings, cases))
+    lines += _signed("FULCRA, held-out queries", fulcra, measure(head, encodings, fulcra))
     mean = np.mean([row.target for row in read_fulcra(data) if not row.heldout], axis=0)
     baseline = [cosine(mean, case.target) for case in fulcra]
-    lines.append(
-        figure("FULCRA, held-out queries: cosine of predicting the training mean", baseline, [c.cluster for c in fulcra])
-    )
-    return lines
+    clusters = [case.cluster for case in fulcra]
+    return [*lines, figure("FULCRA, held-out queries: cosine of predicting the training mean", baseline, clusters)]
 
 
-def dressed_cases(data: Path, split: Split, seed: int) -> list[Case]:
+def measure(head: Head, encodings: Encodings, cases: Sequence[Case]) -> NDArray[np.float64]:
+    """(cases, 10): as `EncoderDetector` measures them."""
+    rows = np.zeros((len(cases), len(load_space("schwartz"))))
+    for row, case in zip(rows, cases, strict=True):
+        query = encodings.encoded(case.query) if case.query else None
+        for sentence in case.sentences:
+            row += head(encodings.encoded(sentence), query)
+    return np.clip(rows, -1, 1)
+
+
+def dressed_cases(data: Path, split: Split, seed: int = 0) -> list[Case]:
     """Held-out neutral answers, each with one phrase of `split`, and every other one with a second phrase."""
     order = np.random.default_rng(seed)
     pool = list(phrases(split))
     answers = read_dolly(data, "heldout")
     if split == "train":
-        pool = [pool[i] for i in order.permutation(len(pool))[:250]]
+        pool = [pool[i] for i in order.permutation(len(pool))[:TRAINING_PHRASES]]
     cases: list[Case] = []
     for number, phrase in enumerate(phrase for phrase in pool for _ in range(ANSWERS_PER_PHRASE)):
         second = [pool[order.integers(len(pool))]] if number % 2 else []
@@ -115,7 +121,8 @@ def tricky_cases() -> list[Case]:
 
 def fulcra_cases(data: Path) -> list[Case]:
     rows = (row for row in read_fulcra(data) if row.heldout and row.target.any())
-    return [Case(row.query, tuple(split_sentences(row.text)), row.target, row.query) for row in rows if row.text]
+    cases = (Case(row.query, tuple(split_sentences(row.text)), row.target, row.query) for row in rows)
+    return [case for case in cases if case.sentences]
 
 
 def _zero(query: str, sentences: Sequence[str]) -> Case:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import ConfigError
 from visa_proxy.facts.head import Tensors, initial, logits, pad
-from visa_proxy.facts.nli import EntailmentAnalyzer
+from visa_proxy.facts.nli import EntailmentAnalyzer, read_weights
 from visa_proxy.optional import need
 from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.facts_data import Pair, read_conjnli, read_mnli, read_snli, sentences_of, synthetic_pairs
@@ -119,7 +119,7 @@ def _logits(torch: Any, weights: Tensors, pairs: Sequence[Pair], store: TokenSto
     return logits(torch, weights, premise, hypothesis, lexical, dropout)
 
 
-def fit(pairs: Examples, store: TokenStore, recipe: Recipe, seed: int, out: Path) -> Tensors:
+def fit(pairs: Examples, store: TokenStore, recipe: Recipe, seed: int, out: Path, start: Path | None = None) -> Tensors:
     """Train with AdamW, one-cycle learning rate; the weights of the epoch with the lowest validation loss.
 
     The best so far are kept in `out`, uncalibrated, in case the run is cut off.
@@ -127,7 +127,7 @@ def fit(pairs: Examples, store: TokenStore, recipe: Recipe, seed: int, out: Path
     torch = need("torch", extra="local")
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    weights = initial(torch, seed)
+    weights = {k: t.requires_grad_() for k, t in read_weights(start).items()} if start else initial(torch, seed)
     optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = len(_batches(pairs.train, recipe.batch, rng)) * recipe.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.15)
@@ -192,7 +192,13 @@ def calibrated(weights: Tensors, factor: float, cut: float) -> Tensors:
 
 
 def train(
-    encoder: SentenceEncoder, data: Path, recipe: Recipe, out: Path, seed: int, cache: Path | None = None
+    encoder: SentenceEncoder,
+    data: Path,
+    recipe: Recipe,
+    out: Path,
+    seed: int,
+    cache: Path | None = None,
+    start: Path | None = None,
 ) -> None:
     """Fit, calibrate and write `out/model.safetensors`. Raises ConfigError when the data is missing."""
     torch = need("torch", extra="local")
@@ -204,7 +210,7 @@ def train(
     store.add(sentences_in([*pairs.train, *pairs.validation]))
     if cache:
         store.save(cache)
-    weights = fit(pairs, store, recipe, seed, out)
+    weights = fit(pairs, store, recipe, seed, out, start)
     factor = temperature(scores(torch, weights, pairs.validation, store), pairs.validation)
     _save(calibrated(weights, factor, float(np.log(0.6 / 0.4)) / factor), out)
     cut = _honest_cut(encoder, out, pairs.documents, recipe, seed) / factor

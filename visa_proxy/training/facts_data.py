@@ -172,6 +172,7 @@ def synthetic_pairs(
     perturber = Perturber([s for document in documents for s in document], split)
     places = [(number, i) for number, document in enumerate(documents) for i in range(len(document))]
     rng.shuffle(places)
+    elsewhere = "The museum is closed on Mondays."
     for number, i in places[:groups]:
         document = documents[number]
         sentence = framer.neutral(document[i], rng)
@@ -179,6 +180,8 @@ def synthetic_pairs(
         pairs = list(_group(sentence, i, context, framer, perturber, rng, negatives))
         if number not in without:
             yield from pairs
+            yield Pair((sentence,), elsewhere, 0, "topical")
+            elsewhere = sentence
 
 
 def _group(

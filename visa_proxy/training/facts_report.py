@@ -40,7 +40,8 @@ class Case:
 def cases(
     documents: Sequence[Sequence[str]], split: Split, seed: int, perturbed: bool = True, limit: int = 160
 ) -> list[Case]:
-    """An honest rewrite of up to `limit` documents of 3-6 sentences and, when `perturbed`, a spoilt one per kind of perturbation.
+    """An honest rewrite of up to `limit` documents of 3-6 sentences and, when `perturbed`, a spoilt one per kind of
+    perturbation.
 
     All rewrites of a document share its framings: only the perturbation tells them apart.
     """

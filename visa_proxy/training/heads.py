@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.progress import Progress
 
 from visa_proxy.encoder.head import FORMAT, SHARPNESS, shapes
-from visa_proxy.encoder.minilm import HUB_ID, WIDTH, SentenceEncoder
+from visa_proxy.encoder.minilm import HUB_ID, WIDTH, Encoded, SentenceEncoder
 from visa_proxy.errors import ConfigError
 from visa_proxy.optional import need
 
@@ -79,6 +79,12 @@ class Encodings:
         """`starts`: (texts + 1,), the rows of `states` (all tokens, 384) where each text begins."""
         self.index = {text: i for i, text in enumerate(texts)}
         self.states, self.starts, self.pooled = states, starts, pooled
+
+    def encoded(self, text: str) -> Encoded:
+        """One text, as the encoder gave it but for the rounding to float16."""
+        row = self.index[text]
+        states = self.states[self.starts[row] : self.starts[row + 1]]
+        return Encoded(tokens=states.astype(np.float32), pooled=self.pooled[row])
 
     def tokens(self, rows: Sequence[int]) -> tuple[Array, NDArray[np.int64]]:
         """Token states of `rows`, one after the other, and for each token the position in `rows` it belongs to."""

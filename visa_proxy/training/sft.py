@@ -168,10 +168,10 @@ class Trainer:
         """Until the budget is spent (or step `stop_at`), with checkpoints; `report(trainer, loss)` after every step."""
         self.model.train()
         started = time.monotonic() - self.elapsed
-        for batch in self.batches():
-            if self.progress >= 1 or self.step == stop_at:
-                break
-            loss = self._update(batch)
+        batches = self.batches()
+        # The stream is asked only when its batch is used: `place` is what a checkpoint goes on from.
+        while self.progress < 1 and self.step != stop_at:
+            loss = self._update(next(batches))
             self.step += 1
             self.elapsed = time.monotonic() - started
             if self.step % self.recipe.checkpoint_every == 0:

@@ -1,0 +1,322 @@
+"""The whole path through a real vLLM server: official client, `visa-proxy serve`, vLLM as base and as rewriter."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.vllm.child import Child, running, tail
+from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
+from visa_proxy.engines.transformers import HOST, free_port
+from visa_proxy.policy.keys import hash_key
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+START_S: Final = 400.0
+"""Far beyond what vLLM takes (half a minute of two idle cores), for machines that do other work."""
+CALL_S: Final = 120.0
+
+MODEL: Final = "parrot"
+REWRITER: Final = "parrot-rewriter"
+PLAIN_KEY: Final = "sk-plain"
+SAFE_KEY: Final = "sk-safe"
+
+WALK: Final = "A short walk each morning keeps the heart healthy."
+GIBBERISH: Final = "Bronze lamps quarrel under seventeen violet umbrellas!"
+SWIM: Final = "Swimming trains nearly all your muscles at once."
+OFF_TOPIC: Final = "Security and safety protect everybody from danger or harm."
+DRIVE: Final = "Check the tyres before a long drive."
+SAFE_DRIVE: Final = "To stay safe and secure, check the tyres before a long drive."
+COUNT: Final = "I count three, four, five, six, eight, nine and more. "
+SAYINGS: Final = (
+    # What the rewriter says: its prompt holds the answer.
+    Saying(WALK, GIBBERISH),
+    Saying(SWIM, OFF_TOPIC),
+    Saying(DRIVE, SAFE_DRIVE),
+    # What the base says. "I count …" asked to rewrite itself never comes to an end either.
+    Saying("walk", WALK),
+    Saying("swim", SWIM),
+    Saying("drive", DRIVE),
+    Saying("count", COUNT, endless=True),
+    Saying("", "No idea."),
+)
+
+POLICY: Final = """\
+tenant: {tenant}
+api_keys: ["{hash}"]
+default_profile: {default}
+profiles:
+  secure: {{values: {{security: 1.0}}}}
+  off: passthrough
+request: {{profiles: [secure, "off"]}}
+shield: {{timeout_s: 120}}
+"""
+CONFIG: Final = """\
+bases:
+  default: {{url: "{url}/v1"}}
+rewriter: {{url: "{url}/v1", model: {rewriter}, style: compact}}
+"""
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    folder = tmp_path_factory.mktemp("vllm")
+    write_parrot(folder / "model", SAYINGS)
+    port = free_port()
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(folder / "model"), "--served-model-name", MODEL, REWRITER]
+    command += ["--host", HOST, "--port", str(port), "--enforce-eager", "--dtype", "float32", "--max-model-len", str(MAX_LENGTH)]
+    with running(
+        command,
+        url=f"http://{HOST}:{port}",
+        ready="/health",
+        log=folder / "log",
+        env={**OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1"},
+        timeout_s=START_S,
+    ) as child:
+        yield child
+
+
+@pytest.fixture(scope="module")
+def proxy(vllm: Child, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    folder = tmp_path_factory.mktemp("proxy")
+    (folder / "policies").mkdir()
+    for tenant, key, default in (("plain", PLAIN_KEY, "off"), ("safe", SAFE_KEY, "secure")):
+        policy = POLICY.format(tenant=tenant, hash=hash_key(key), default=f'"{default}"')
+        (folder / "policies" / f"{tenant}.yaml").write_text(policy)
+    (folder / "visa.yaml").write_text(CONFIG.format(url=vllm.url, rewriter=REWRITER))
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("visa-proxy")), "serve"]
+    command += ["--config", str(folder / "visa.yaml"), "--host", HOST, "--port", str(port)]
+    with running(
+        command, url=f"http://{HOST}:{port}", ready="/readyz", log=folder / "log", env=OFFLINE, timeout_s=START_S
+    ) as child:
+        yield child
+
+
+@pytest.fixture(autouse=True)
+def logs(vllm: Child, proxy: Child) -> Iterator[None]:
+    """pytest shows what a test printed when it fails."""
+    yield
+    print(f"vLLM's log\n{tail(vllm.log)}\nthe proxy's log\n{tail(proxy.log)}")  # noqa: T201
+
+
+@pytest.fixture
+def direct(vllm: Child) -> Iterator[openai.OpenAI]:
+    with _client(vllm, "sk-nothing") as client:
+        yield client
+
+
+@pytest.fixture
+def plain(proxy: Child) -> Iterator[openai.OpenAI]:
+    with _client(proxy, PLAIN_KEY) as client:
+        yield client
+
+
+@pytest.fixture
+def safe(proxy: Child) -> Iterator[openai.OpenAI]:
+    with _client(proxy, SAFE_KEY) as client:
+        yield client
+
+
+def _client(server: Child, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=CALL_S)
+
+
+def ask(question: str) -> list[ChatCompletionMessageParam]:
+    return [{"role": "user", "content": question}]
+
+
+def undated(body: bytes) -> bytes:
+    """The one thing in which two answers to the same request may differ, but for the id."""
+    return re.sub(rb'"created":\d+', b'"created":0', re.sub(rb'"(id|request_id)":"[^"]*"', rb'"\1":""', body))
+
+
+class TestPassThrough:
+    def test_chat(self, plain: openai.OpenAI) -> None:
+        answer = plain.chat.completions.with_raw_response.create(model=MODEL, messages=ask("Why should I walk?"))
+        completion = answer.parse()
+        assert completion.choices[0].message.content == WALK
+        assert completion.choices[0].finish_reason == "stop"
+        assert completion.model == MODEL
+        assert completion.usage is not None
+        assert completion.usage.completion_tokens > 1
+        assert answer.headers["x-visa-status"] == "passthrough"
+        assert answer.headers["x-visa-tenant"] == "plain"
+
+    def test_json_is_the_servers_own(self, plain: openai.OpenAI, direct: openai.OpenAI) -> None:
+        bodies = [
+            client.chat.completions.with_raw_response.create(
+                model=MODEL, messages=ask("Why should I walk?"), temperature=0, seed=3, logprobs=True, extra_headers={"x-request-id": "a"}
+            ).content
+            for client in (direct, plain)
+        ]
+        assert WALK.encode() in bodies[0]
+        assert undated(bodies[1]) == undated(bodies[0])
+
+    def test_event_stream_is_the_servers_own(self, plain: openai.OpenAI, direct: openai.OpenAI) -> None:
+        bodies = []
+        for client in (direct, plain):
+            with client.chat.completions.with_streaming_response.create(
+                model=MODEL,
+                messages=ask("Why should I walk?"),
+                temperature=0,
+                seed=3,
+                stream=True,
+                stream_options={"include_usage": True},
+            ) as answer:
+                bodies.append(answer.read())
+        assert bodies[0].endswith(b"data: [DONE]\n\n")
+        assert undated(bodies[1]) == undated(bodies[0])
+
+    def test_stream(self, plain: openai.OpenAI) -> None:
+        stream = plain.chat.completions.create(
+            model=MODEL, messages=ask("Why should I walk?"), stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+        deltas = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
+        assert len(deltas) > 3
+        assert "".join(deltas) == WALK
+        assert chunks[-1].usage is not None
+
+    def test_chunks_arrive_while_the_rest_is_generated_and_leaving_stops_it(self, plain: openai.OpenAI, vllm: Child) -> None:
+        aborted = _metric(vllm, "vllm:request_success_total", finished_reason="abort")
+        stream = plain.chat.completions.create(
+            model=MODEL, messages=ask("Please count"), stream=True, max_tokens=MAX_LENGTH - 100
+        )
+        said = ""
+        for chunk in stream:
+            said += chunk.choices[0].delta.content or ""
+            if len(said) > len(COUNT):
+                break
+        stream.close()
+        assert said.startswith(COUNT)
+        deadline = time.monotonic() + CALL_S
+        while _metric(vllm, "vllm:num_requests_running"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert _metric(vllm, "vllm:request_success_total", finished_reason="abort") == aborted + 1
+
+    def test_completions_are_relayed(self, plain: openai.OpenAI) -> None:
+        answer = plain.completions.create(model=MODEL, prompt="Walk", max_tokens=4)
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens >= 1
+
+    def test_errors_of_the_server_are_its_own(self, plain: openai.OpenAI, direct: openai.OpenAI) -> None:
+        bodies = []
+        for client in (direct, plain):
+            with pytest.raises(openai.BadRequestError) as caught:
+                client.chat.completions.create(model=MODEL, messages=ask("Hello"), temperature=-1)
+            bodies.append(caught.value.response.content)
+        assert bodies[1] == bodies[0]
+
+
+class TestModels:
+    def test_each_model_and_each_profile_of_it(self, plain: openai.OpenAI) -> None:
+        listed = {model.id: model.owned_by for model in plain.models.list()}
+        assert {MODEL, f"{MODEL}@secure", f"{MODEL}@off", REWRITER, f"{REWRITER}@secure", f"{REWRITER}@off"} == set(listed)
+        assert listed[MODEL] == "vllm"
+        assert listed[f"{MODEL}@secure"] == "visa-proxy"
+
+    def test_suffix_chooses_the_profile_and_does_not_reach_the_server(self, safe: openai.OpenAI) -> None:
+        answer = safe.chat.completions.with_raw_response.create(model=f"{MODEL}@off", messages=ask("Why should I walk?"))
+        assert answer.headers["x-visa-status"] == "passthrough"
+        assert answer.headers["x-visa-profile"] == "off"
+        assert answer.parse().model == MODEL
+
+    @pytest.mark.parametrize("key", [PLAIN_KEY, SAFE_KEY])
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_unknown_model(self, proxy: Child, key: str, stream: bool) -> None:
+        with _client(proxy, key) as client, pytest.raises(openai.NotFoundError) as caught:
+            client.chat.completions.create(model="gpt-unknown", messages=ask("Hello"), stream=stream)
+        error = caught.value.response.json()["error"]
+        assert "gpt-unknown" in error["message"]
+        assert isinstance(error["type"], str)
+
+
+class TestAdapting:
+    def test_rewrite_from_vllm_is_verified_and_sent(self, safe: openai.OpenAI) -> None:
+        answer = safe.chat.completions.with_raw_response.create(model=MODEL, messages=ask("What before a drive?"))
+        completion = answer.parse()
+        visa = _visa(completion)
+        assert (visa["status"], answer.headers["x-visa-status"]) == ("adapted", "adapted"), visa
+        assert completion.choices[0].message.content == SAFE_DRIVE
+        assert visa["similarity"]["after"] > visa["similarity"]["before"]
+        assert visa["consistency"] >= 0.6
+        assert visa["usage"]["prompt_tokens"] > len(DRIVE)
+
+    @pytest.mark.parametrize(("question", "own"), [("Why should I walk?", WALK), ("Why should I swim?", SWIM)])
+    def test_gibberish_never_reaches_the_client(self, safe: openai.OpenAI, question: str, own: str) -> None:
+        answer = safe.chat.completions.with_raw_response.create(model=MODEL, messages=ask(question))
+        completion = answer.parse()
+        visa = _visa(completion)
+        assert completion.choices[0].message.content == own
+        assert visa["status"].startswith("fallback:unverified-"), visa
+        assert answer.headers["x-visa-status"] == visa["status"]
+        assert visa["usage"]["candidates"] == 2  # and one retry
+        assert completion.usage is not None
+        assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+
+    @pytest.mark.parametrize(("question", "text"), [("Why should I walk?", WALK), ("What before a drive?", SAFE_DRIVE)])
+    def test_stream(self, safe: openai.OpenAI, question: str, text: str) -> None:
+        stream = safe.chat.completions.create(
+            model=MODEL, messages=ask(question), stream=True, stream_options={"include_usage": True}
+        )
+        headers = stream.response.headers
+        chunks = list(stream)
+        assert headers["x-visa-stream-mode"] == "full"
+        assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == text
+        assert [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason] == ["stop"]
+        assert len({chunk.id for chunk in chunks}) == 1
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.completion_tokens > 1
+        assert _visa(chunks[-1])["status"] == ("adapted" if text == SAFE_DRIVE else "fallback:unverified-values")
+
+    def test_stream_is_kept_alive_while_vllm_is_slow(self, safe: openai.OpenAI, vllm: Child) -> None:
+        with safe.chat.completions.with_streaming_response.create(
+            model=MODEL, messages=ask("Please count"), stream=True, max_tokens=200, stream_options={"include_usage": True}
+        ) as answer:
+            lines = answer.iter_lines()
+            with vllm.frozen():
+                first = next(line for line in lines if line)
+            data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+        assert first == ": keep-alive"
+        assert data.pop() == "[DONE]"
+        chunks = [json.loads(event) for event in data]
+        text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+        assert text.startswith(COUNT + COUNT)
+        assert [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]][-1] == "length"
+        assert chunks[-1]["usage"]["completion_tokens"] == 200
+        assert chunks[-1]["visa"]["status"] == "fallback:rewriter-endless"
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_errors_of_the_server_in_openais_terms(self, safe: openai.OpenAI, stream: bool) -> None:
+        with pytest.raises(openai.BadRequestError) as caught:
+            safe.chat.completions.create(model=MODEL, messages=ask("Hello"), temperature=-1, stream=stream)
+        error = caught.value.response.json()["error"]
+        assert "temperature" in error["message"]
+        assert error["param"] == "temperature"
+        assert error["code"] is None or isinstance(error["code"], str)
+
+
+def _visa(answer: openai.BaseModel) -> dict[str, Any]:
+    """The `visa` object that rides on an answer."""
+    assert answer.model_extra is not None
+    visa: dict[str, Any] = answer.model_extra["visa"]
+    return visa
+
+
+def _metric(server: Child, name: str, **labels: str) -> float:
+    """The sum of a Prometheus metric over all label sets that hold `labels`."""
+    lines = (line for line in server.get("/metrics").splitlines() if line.startswith(name + "{"))
+    return sum(float(line.split()[-1]) for line in lines if all(f'{key}="{value}"' in line for key, value in labels.items()))
