@@ -54,7 +54,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         port = int(probe.getsockname()[1])
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "visa_proxy", "demo", "--port", str(port)], stdout=output, stderr=output, cwd=ROOT, env=os.environ
+            [sys.executable, "-m", "visa_proxy", "demo", "--port", str(port)],
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env=os.environ,
         )
     running = Demo(port, process.pid, log)
     try:

@@ -78,10 +78,16 @@ def test_readme_config_is_valid(tmp_path: Path) -> None:
     assert set(yaml.safe_load(config)) == {"server", "policies", "bases", "rewriter"}
 
 
-@pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines() if line.startswith("visa-proxy ")])
+@pytest.mark.parametrize(
+    "command", [line for block in blocks("bash") for line in block.splitlines() if line.startswith("visa-proxy ")]
+)
 def test_readme_commands_run(command: str) -> None:
     done = subprocess.run(
-        f"{sys.executable} -m visa_proxy {command.removeprefix('visa-proxy ')}", shell=True, capture_output=True, text=True, cwd=ROOT
+        f"{sys.executable} -m visa_proxy {command.removeprefix('visa-proxy ')}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -91,9 +91,7 @@ async def test_concurrent_answers_are_those_of_one_at_a_time(detector: EncoderDe
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not safetensors at all", b"\xff" * 64])
-def test_bad_weights_are_a_config_error_naming_the_file(
-    encoder: SentenceEncoder, tmp_path: Path, content: bytes | None
-) -> None:
+def test_bad_weights_are_a_config_error_naming_the_file(encoder: SentenceEncoder, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "head.safetensors"
     if content is not None:
         file.write_bytes(content)

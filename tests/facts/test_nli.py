@@ -115,9 +115,7 @@ def test_two_hundred_sentences_within_time(facts: FactAnalyzer) -> None:
 
 
 def test_concurrent_equals_serial(facts: FactAnalyzer) -> None:
-    texts = [
-        ANSWER.replace("rice", word) for word in ("rice", "pasta", "corn", "barley", "wheat", "millet", "oats", "beans")
-    ]
+    texts = [ANSWER.replace("rice", word) for word in ("rice", "pasta", "corn", "barley", "wheat", "millet", "oats", "beans")]
 
     async def together() -> list[FactReport]:
         return await asyncio.gather(*(facts.compare(ANSWER, text) for text in texts * 4))

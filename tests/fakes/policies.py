@@ -20,8 +20,10 @@ def policy(
     request: str = "{profiles: [bold, off, kind, aim], instruction: true}",
     extra: str = "",
 ) -> str:
-    """The YAML of a policy. `bold` rewrites, `off` passes through, `kind` has an instruction, `aim` an absolute target; callers may
-    not choose `secret`."""
+    """The YAML of a policy. `bold` rewrites, `off` passes through, `kind` has an instruction, `aim` an absolute target.
+
+    Callers may not choose `secret`.
+    """
     return f"""\
 tenant: {tenant}
 api_keys: ["{hash_key(key)}"]

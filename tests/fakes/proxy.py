@@ -73,10 +73,12 @@ class Reply:
 def config_for(base_url: str, rewriter_url: str | None, policies: Path, *, base_timeout_s: float, **changes: Any) -> ServerConfig:
     """One base that wants a key, and a rewriter by URL (one that is down, where none is given)."""
     url = rewriter_url or f"http://{HOST}:{closed_port()}/v1"
-    settings: dict[str, Any] = {"rewriter": RewriterConfig(Endpoint(url, model="fake", timeout_s=30.0)), **changes}
-    return ServerConfig(
-        bases={"default": Endpoint(base_url, api_key=BASE_KEY, timeout_s=base_timeout_s)}, policies=policies, **settings
-    )
+    settings: dict[str, Any] = {
+        "bases": {"default": Endpoint(base_url, api_key=BASE_KEY, timeout_s=base_timeout_s)},
+        "rewriter": RewriterConfig(Endpoint(url, model="fake", timeout_s=30.0)),
+        **changes,
+    }
+    return ServerConfig(policies=policies, **settings)
 
 
 @contextlib.asynccontextmanager

@@ -117,10 +117,7 @@ def test_unknown_dimension_lists_the_ten(tmp_path: Path) -> None:
 
 
 def test_all_problems_of_a_file_at_once_from_top_to_bottom(tmp_path: Path) -> None:
-    text = (
-        GOOD.replace("tenant: acme", "tenant: Acme").replace("profile: bold", "profile: gone")
-        + "limits: {concurrent: 0}\n"
-    )
+    text = GOOD.replace("tenant: acme", "tenant: Acme").replace("profile: bold", "profile: gone") + "limits: {concurrent: 0}\n"
     assert [problem.split(": ")[1] for problem in problems_of(write(tmp_path, text))] == [
         "tenant",
         "default_profile",

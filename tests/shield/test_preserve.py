@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from visa_proxy.policy.schema import Preserve
 from visa_proxy.shield.preserve import KINDS, PLACEHOLDER, protect
 
-_PIECES = """⟦ ⟧ ⟦1⟧ ⟦2⟧ ⟦99999⟧ ⟦⟦1⟧⟧ ` ``` ~~~ $$ \\( \\) | |a|b| https://a.io/b?c=1 x@y.zz 3.5 -2 $1,200 50% “ ” " « » New York NASA
-    iPhone שלום مرحبا 🎈👩‍👩‍👧 ١٢ ５ e\u0301 \u202e \u2028 \u0000 Jan May 3rd 12:30 pm 1. - * # ’ O’Neil Acme TrailPro"""
+_PIECES = """⟦ ⟧ ⟦1⟧ ⟦2⟧ ⟦99999⟧ ⟦⟦1⟧⟧ ` ``` ~~~ $$ \\( \\) | |a|b| https://a.io/b?c=1 x@y.zz 3.5 -2 $1,200 50% “ ” " « » New York
+    NASA iPhone שלום مرحبا 🎈👩‍👩‍👧 ١٢ ５ e\u0301 \u202e \u2028 \u0000 Jan May 3rd 12:30 pm 1. - * # ’ O’Neil Acme TrailPro"""
 PIECES = st.sampled_from([*_PIECES.split(), "\n", " ", "\n\n", "\r\n", "\t", "Acme TrailPro"])
 TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map("".join), st.lists(PIECES, max_size=25).map(" ".join))
 GLOSSARY = ("Acme TrailPro", "⟦1⟧", "a|b")

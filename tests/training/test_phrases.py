@@ -34,7 +34,7 @@ FITS = {
     "closing": r"[A-Z].*[.!?]",
     "lead": r"[A-Z].*,",
     "tail": r",? .*[^.!?]",
-    "reframe": r"[A-Z].*\w",
+    "reframe": r"[A-Z].*[\w,]",
 }
 
 

@@ -41,8 +41,8 @@ RECIPE = Recipe(
         "tie_word_embeddings": True,
     },
     vocab_size=600,
-    batch_tokens=1024,
-    pool=32,
+    batch_tokens=512,
+    pool=16,
     dtype="float32",
     minutes=None,
     steps=20,
@@ -110,7 +110,9 @@ def test_the_model_folder_loads_and_answers(tokenizer: Any, synthesizer: Synthes
     assert figures["loss"] > 0
     assert 0 <= figures["copy_exact"] <= 1
     write_model(state.model, tokenizer, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["chat_template"]
+    settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert settings["chat_template"]
+    assert settings["response_template"]["start_anchor"] == "<|assistant|>\n"
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.bfloat16

@@ -84,9 +84,7 @@ async def test_concurrent_translations_are_those_of_one_at_a_time(translator: En
 
 
 @pytest.mark.parametrize("content", [None, b"garbage"])
-def test_bad_weights_are_a_config_error_naming_the_file(
-    encoder: SentenceEncoder, tmp_path: Path, content: bytes | None
-) -> None:
+def test_bad_weights_are_a_config_error_naming_the_file(encoder: SentenceEncoder, tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "head.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match=r"head\.safetensors"):

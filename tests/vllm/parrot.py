@@ -23,7 +23,7 @@ _SEED: Final = 7
 
 @dataclass(frozen=True)
 class Saying:
-    """What is said when `cue` occurs in the conversation; the first saying whose cue does is taken, and an empty cue always does."""
+    """What is said when `cue` occurs in the conversation. The first saying whose cue does is taken; an empty cue always does."""
 
     cue: str
     text: str

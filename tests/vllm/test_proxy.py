@@ -19,7 +19,7 @@ from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.transformers import HOST, free_port
 from visa_proxy.policy.keys import hash_key
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 START_S: Final = 400.0
 """Far beyond what vLLM takes (half a minute of two idle cores), for machines that do other work."""
@@ -138,8 +138,8 @@ def ask(question: str) -> list[ChatCompletionMessageParam]:
 
 
 def undated(body: bytes) -> bytes:
-    """The one thing in which two answers to the same request may differ, but for the id."""
-    return re.sub(rb'"created":\d+', b'"created":0', re.sub(rb'"(id|request_id)":"[^"]*"', rb'"\1":""', body))
+    """Without the two things in which two answers to the same request differ."""
+    return re.sub(rb'"created":\d+', b'"created":0', re.sub(rb'"id":"[^"]*"', b'"id":""', body))
 
 
 class TestPassThrough:
@@ -157,7 +157,10 @@ class TestPassThrough:
     def test_json_is_the_servers_own(self, plain: openai.OpenAI, direct: openai.OpenAI) -> None:
         bodies = [
             client.chat.completions.with_raw_response.create(
-                model=MODEL, messages=ask("Why should I walk?"), temperature=0, seed=3, logprobs=True, extra_headers={"x-request-id": "a"}
+                model=MODEL,
+                messages=ask("Why should I walk?"),
+                temperature=0,
+                seed=3,
             ).content
             for client in (direct, plain)
         ]
@@ -165,7 +168,7 @@ class TestPassThrough:
         assert undated(bodies[1]) == undated(bodies[0])
 
     def test_event_stream_is_the_servers_own(self, plain: openai.OpenAI, direct: openai.OpenAI) -> None:
-        bodies = []
+        frames = []
         for client in (direct, plain):
             with client.chat.completions.with_streaming_response.create(
                 model=MODEL,
@@ -175,25 +178,23 @@ class TestPassThrough:
                 stream=True,
                 stream_options={"include_usage": True},
             ) as answer:
-                bodies.append(answer.read())
-        assert bodies[0].endswith(b"data: [DONE]\n\n")
-        assert undated(bodies[1]) == undated(bodies[0])
+                frames.append(undated(answer.read()).split(b"\n\n"))
+        # vLLM itself decides by the clock how many tokens go into one frame, so only the frames around the text are compared.
+        assert frames[1][0] == frames[0][0]
+        assert frames[1][-3:] == frames[0][-3:]
+        assert frames[1][-2:] == [b"data: [DONE]", b""]
 
     def test_stream(self, plain: openai.OpenAI) -> None:
         stream = plain.chat.completions.create(
             model=MODEL, messages=ask("Why should I walk?"), stream=True, stream_options={"include_usage": True}
         )
         chunks = list(stream)
-        deltas = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
-        assert len(deltas) > 3
-        assert "".join(deltas) == WALK
+        assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == WALK
         assert chunks[-1].usage is not None
 
     def test_chunks_arrive_while_the_rest_is_generated_and_leaving_stops_it(self, plain: openai.OpenAI, vllm: Child) -> None:
-        aborted = _metric(vllm, "vllm:request_success_total", finished_reason="abort")
-        stream = plain.chat.completions.create(
-            model=MODEL, messages=ask("Please count"), stream=True, max_tokens=MAX_LENGTH - 100
-        )
+        before, asked = _metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
+        stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=asked)
         said = ""
         for chunk in stream:
             said += chunk.choices[0].delta.content or ""
@@ -205,7 +206,7 @@ class TestPassThrough:
         while _metric(vllm, "vllm:num_requests_running"):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert _metric(vllm, "vllm:request_success_total", finished_reason="abort") == aborted + 1
+        assert 0 < _metric(vllm, "vllm:generation_tokens_total") - before < asked
 
     def test_completions_are_relayed(self, plain: openai.OpenAI) -> None:
         answer = plain.completions.create(model=MODEL, prompt="Walk", max_tokens=4)
@@ -316,7 +317,6 @@ def _visa(answer: openai.BaseModel) -> dict[str, Any]:
     return visa
 
 
-def _metric(server: Child, name: str, **labels: str) -> float:
-    """The sum of a Prometheus metric over all label sets that hold `labels`."""
-    lines = (line for line in server.get("/metrics").splitlines() if line.startswith(name + "{"))
-    return sum(float(line.split()[-1]) for line in lines if all(f'{key}="{value}"' in line for key, value in labels.items()))
+def _metric(server: Child, name: str) -> float:
+    """A Prometheus metric, summed over its labels."""
+    return sum(float(line.split()[-1]) for line in server.get("/metrics").splitlines() if line.startswith(name + "{"))

@@ -1,4 +1,4 @@
-"""Ψ as a small head on the frozen sentence encoder (paper, section 3.1): one vector a sentence, and they add up."""
+"""Ψ as a small head on the frozen sentence encoder (paper, section 3.1): one vector a clause, and they add up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from visa_proxy.encoder.head import load_head
 from visa_proxy.encoder.minilm import Encoded, SentenceEncoder
-from visa_proxy.encoder.sentences import split_sentences
+from visa_proxy.encoder.sentences import split_clauses, split_sentences
 from visa_proxy.values import Space, ValueVector, load_space
 
 
@@ -25,10 +25,10 @@ class SentenceValues:
 
 
 class EncoderDetector:
-    """v = clip(Σ over sentences of head(sentence, query)).
+    """v = clip(Σ over clauses of head(clause, query)).
 
-    Pooling a whole text hides one value clause in a long answer; a sum keeps it, and an unchanged sentence
-    contributes the same before and after a rewrite.
+    Pooling a whole text, or a whole sentence, hides one value clause in it; a sum keeps it, and an unchanged clause contributes the
+    same before and after a rewrite.
     """
 
     def __init__(self, encoder: SentenceEncoder, weights: Path, space: Space | None = None) -> None:
@@ -56,10 +56,11 @@ class EncoderDetector:
         sentences = split_sentences(answer)
         if not sentences:
             return [], []
+        clauses = [split_clauses(sentence) for sentence in sentences]
         context = [query] if query.strip() else []
-        encoded = await self._encoder.encode([*context, *sentences])
-        rows = await asyncio.to_thread(self._apply, encoded[len(context) :], encoded[0] if context else None)
-        return sentences, rows
+        encoded = await self._encoder.encode([*context, *(clause for group in clauses for clause in group)])
+        rows = iter(await asyncio.to_thread(self._apply, encoded[len(context) :], encoded[0] if context else None))
+        return sentences, [np.sum([next(rows) for _ in group], axis=0) for group in clauses]
 
-    def _apply(self, sentences: Sequence[Encoded], query: Encoded | None) -> list[NDArray[np.float32]]:
-        return [self._head(sentence, query) for sentence in sentences]
+    def _apply(self, clauses: Sequence[Encoded], query: Encoded | None) -> list[NDArray[np.float32]]:
+        return [self._head(clause, query) for clause in clauses]

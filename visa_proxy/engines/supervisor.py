@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -43,6 +44,7 @@ class Supervisor:
     ) -> None:
         """`probe` answers whether the child serves; `log` takes its output; `env` is added to ours."""
         self.name = name
+        self._program = command[0]
         self._command = [sys.executable, "-m", "visa_proxy.engines.tether", str(os.getpid()), *command]
         self._probe = probe
         self._env = {**os.environ, **env}
@@ -65,6 +67,8 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start the child and return at once. Raises EngineError when the command cannot be run at all."""
+        if shutil.which(self._program) is None:
+            raise EngineError(f"{self.name} cannot be started: there is no program {self._program}")
         self._task = asyncio.get_running_loop().create_task(self._keep_running(), name=f"supervise {self.name}")
 
     async def wait_ready(self) -> None:

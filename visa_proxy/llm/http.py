@@ -18,6 +18,8 @@ from visa_proxy.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailabl
 Headers = Iterable[tuple[str, str]]
 
 CONNECT_TIMEOUT_S: Final = 5.0
+IDLE_S: Final = 4.0
+"""Less than the 5 s after which vLLM (uvicorn) closes an idle connection: a request must not meet that on its way."""
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -27,7 +29,7 @@ def new_session() -> aiohttp.ClientSession:
     Deadlines are set per request, so the session has none but for connecting.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=30),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S, ttl_dns_cache=30),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),

@@ -84,8 +84,9 @@ def _read(reply: Any) -> tuple[str, int, int]:
         raise RewriterError("garbled", "the rewriter's answer is no chat completion") from error
     if choice.get("finish_reason") == "length":
         raise RewriterError("endless", "the rewriter did not come to an end")
-    if text is None or (isinstance(text, str) and not text.strip()):
-        raise RewriterError("empty", "the rewriter's answer is empty")
-    if not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
         raise RewriterError("garbled", "the rewriter's answer is no text")
-    return _THINKING.sub("", text).strip(), *tokens
+    text = _THINKING.sub("", text or "").strip()
+    if not text:
+        raise RewriterError("empty", "the rewriter's answer is empty")
+    return text, *tokens

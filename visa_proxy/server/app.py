@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -71,4 +72,5 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"Unknown request URL: {request.method} {request.url.path}"
     refusal = NotFound(message, code="unknown_url") if error.status_code == 404 else RequestError(str(error.detail))
-    return JSONResponse(error_body(refusal), status_code=error.status_code)
+    headers = {"x-request-id": f"req_{os.urandom(12).hex()}", **(error.headers or {})}
+    return JSONResponse(error_body(refusal), status_code=error.status_code, headers=headers)

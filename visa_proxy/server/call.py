@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 
@@ -26,13 +27,15 @@ class ClientGone(Exception):
 class Call:
     """Reads the request, sends the answer; every answer carries X-Request-Id and the X-Visa-* headers known by then."""
 
-    __slots__ = ("_body", "_receive", "_send", "headers", "method", "path", "query", "raw_path", "request_id", "status", "tenant", "visa")
+    __slots__ = (
+        "_body", "_events", "_receive", "_send", "headers", "method", "path", "query", "raw_path", "request_id", "status", "tenant", "visa"
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         """Percent-decoded."""
-        self.raw_path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        self.raw_path: str = (scope.get("raw_path") or quote(self.path).encode()).decode("latin-1")
         """As the client sent it."""
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -46,6 +49,8 @@ class Call:
         self._receive = receive
         self._send = send
         self._body: bytes | None = None
+        self._events = False
+        """The answer that has begun is a plain event stream."""
 
     def header(self, name: bytes, *, limit: int = 256) -> str | None:
         """A request header as text. Raises RequestError naming it when it is not UTF-8, has control characters or is too long."""
@@ -92,6 +97,8 @@ class Call:
     async def start(self, status: int, headers: HeaderList) -> None:
         """Begin the answer."""
         self.status = status
+        fields = dict(headers)
+        self._events = fields.get(b"content-type", b"").startswith(b"text/event-stream") and b"content-encoding" not in fields
         known = [(name, value.encode("utf-8")) for name, value in self.visa.items()]
         await self._send(
             {"type": "http.response.start", "status": status, "headers": [*headers, (b"x-request-id", self.request_id), *known]}
@@ -110,9 +117,14 @@ class Call:
         await self.respond(status, orjson.dumps(data))
 
     async def fail(self, error: VisaError) -> None:
-        """OpenAI's error JSON; on a stream that has begun, one error frame, then the end."""
+        """OpenAI's error JSON; on an event stream that has begun, one error frame, then the end.
+
+        Any other answer that has begun is left unfinished: the server then cuts the connection, so that nobody takes it for whole.
+        """
         if self.status is not None:
-            await self.write(sse.frame(error_body(error)), more=False)
+            if self._events:
+                # The blank line ends an event that was cut off.
+                await self.write(b"\n\n" + sse.frame(error_body(error)), more=False)
             return
         extra = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
         await self.respond(error.status, orjson.dumps(error_body(error)), [JSON, *extra])

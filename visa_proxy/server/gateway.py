@@ -54,7 +54,7 @@ class Gateway:
                 logger.warning(
                     "%s tenant=%s profile=%s %s", call.request_id.decode(), tenant.name, profile.name, trace.status
                 )
-        statuses = [trace.status for trace in traces]
+        statuses = [trace.status for trace in traces] or ["skipped:empty"]
         visa: dict[str, Any] = {"status": next((status for status in statuses if status != "adapted"), "adapted")}
         visa |= {"tenant": tenant.name, "profile": profile.name}
         if len(traces) == 1:

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from visa_proxy.errors import RequestError, error_body
+
+
+class Protocol(HttpToolsProtocol):
+    """What is no HTTP, such as a header with a control character, is answered in OpenAI's shape too."""
+
+    def send_400_response(self, msg: str) -> None:
+        body = orjson.dumps(error_body(RequestError(msg, code="invalid_http")))
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        head += f"x-request-id: req_{os.urandom(12).hex()}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
 
 class Guest(uvicorn.Server):
@@ -27,7 +43,7 @@ def make_server(app: Any, *, host: str, port: int, drain_s: float = 30.0, guest:
             app,
             host=host,
             port=port,
-            http="httptools",
+            http=Protocol,
             loop="uvloop",
             ws="none",
             access_log=False,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
-
+from typing import Final
 
 from visa_proxy.errors import MethodNotAllowed, NotFound, VisaError
 from visa_proxy.policy.resolve import Tenant
@@ -29,6 +30,9 @@ _GENERATING = ("/v1/completions", "/v1/responses", "/v1/messages")
 _OPERATORS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 """vLLM's own administration, which shares /v1 with what tenants may call."""
 
+_DOUBTFUL: Final = re.compile(r"//|/\.{1,2}(?:/|\Z)|\\|[\x00-\x1f\x7f]")
+"""Paths that some servers read as another one: what is reached must not depend on who reads them."""
+
 _ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/chat/completions": ("POST", chat),
     "/v1/models": ("GET", models),
@@ -49,7 +53,9 @@ class V1:
         call = Call(scope, receive, send)
         started = time.perf_counter()
         gateway.metrics.in_flight.inc()
-        method, handler = _ROUTES.get(call.path, ("", _relay))
+        # A slash at the end makes no other surface, or it would be a way around the rewriting.
+        route = call.path.rstrip("/")
+        method, handler = _ROUTES.get(route, ("", _relay))
         try:
             await self._answer(call, method, handler)
         except ClientGone:
@@ -62,7 +68,7 @@ class V1:
             await call.fail(VisaError("The server had an error while processing your request."))
         finally:
             gateway.metrics.in_flight.dec()
-            endpoint = call.path if handler is not _relay else "relay"
+            endpoint = route if handler is not _relay else "relay"
             name = call.tenant.name if call.tenant is not None else ""
             gateway.metrics.request(name, endpoint, call.status or 499, time.perf_counter() - started)
 
@@ -104,9 +110,10 @@ async def _while_connected(call: Call, work: Awaitable[None]) -> None:
 
 async def _relay(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """Surfaces that are not rewritten: passed on as they are. Raises NotFound for paths no tenant may reach."""
-    if call.path in _OPERATORS or any(part in (".", "..") for part in call.path.split("/")):
+    route = call.path.rstrip("/")
+    if route in _OPERATORS or route.startswith("/v1/visa") or _DOUBTFUL.search(call.path) or not call.raw_path.startswith("/v1/"):
         raise NotFound(f"Unknown request URL: {call.method} {call.path[:200]}", code="unknown_url")
-    generating = call.method == "POST" and call.path in _GENERATING and not tenant.default_profile.passthrough
+    generating = call.method == "POST" and route in _GENERATING and not tenant.default_profile.passthrough
     call.visa[b"x-visa-status"] = "skipped:surface" if generating else "passthrough"
     path = call.raw_path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
     body = await call.body(gateway.max_body(tenant))

@@ -94,7 +94,11 @@ async def rewrite(call: Call, gateway: Gateway, tenant: Tenant) -> None:
 
 def _wanted(body: RewriteBody, tenant: Tenant, space: Space) -> tuple[Target | None, tuple[str, ...], str | None]:
     if body.values is None and body.instruction is None:
-        profile, _ = choose_profile(tenant, body.profile)
+        try:
+            profile, _ = choose_profile(tenant, body.profile)
+        except RequestError as error:
+            error.param = "profile"
+            raise
         if profile.passthrough:
             raise RequestError(f"the profile {profile.name!r} passes answers through unchanged", param="profile")
         return profile.target, () if profile.instruction is None else (profile.instruction,), profile.name

@@ -60,7 +60,8 @@ class ChatRequest:
             return "skipped:json"
         if self.data.get("logprobs"):
             return "skipped:logprobs"
-        if self.data.get("audio") or "audio" in (self.data.get("modalities") or ()):
+        modalities = self.data.get("modalities")
+        if self.data.get("audio") or (isinstance(modalities, list) and "audio" in modalities):
             return "skipped:audio"
         return None
 

@@ -14,7 +14,7 @@ KINDS: Final[tuple[Preserve, ...]] = get_args(Preserve)
 PLACEHOLDER: Final = re.compile(r"⟦(\d{1,4})⟧")
 
 _CODE = re.compile(
-    r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?:.*?^[ \t]*(?P=fence)[ \t]*$|.*\Z)"  # fenced, or open to the end
+    r"^[ \t]*(?P<fence>`{3,}+|~{3,}+)[^\n]*\n(?:.*?^[ \t]*(?P=fence)[ \t]*$|.*\Z)"  # fenced, or open to the end
     r"|(?<!`)(?P<ticks>`+)(?!`)[^\n]*?(?<!`)(?P=ticks)(?!`)"  # inline
     r"|\$\$.{1,1000}?\$\$|\\\[.{1,1000}?\\\]|\\\(.{1,1000}?\\\)",  # display and inline maths
     re.MULTILINE | re.DOTALL,

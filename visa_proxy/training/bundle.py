@@ -11,6 +11,7 @@ from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.phrases import Phrase
 from visa_proxy.training.probe import Figures, probe
 from visa_proxy.training.sft import Trainer
+from visa_proxy.training.tokenizer import ASSISTANT, END
 from visa_proxy.values import load_space
 
 TARGETS: Final[tuple[dict[str, float], ...]] = (
@@ -20,6 +21,13 @@ TARGETS: Final[tuple[dict[str, float], ...]] = (
     {"achievement": -1.0},
 )
 """Targets the card's figures are taken at."""
+
+RESPONSE_TEMPLATE: Final = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": f"{ASSISTANT}\n",
+    "fields": {"content": {"close": END, "content": "text"}},
+}
+"""How `transformers serve` finds the message in what the model writes."""
 
 
 def export(trainer: Trainer, data: Path, phrases: Sequence[Phrase], out: Path, *, command: str, texts: int = 24) -> Figures:
@@ -41,7 +49,11 @@ def write_model(model: Any, tokenizer: Any, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16)
     model.generation_config = GenerationConfig(
-        do_sample=False,
+        # `transformers serve` samples only where this says so, and decodes greedily for a request with temperature 0:
+        # without it a retry at temperature 0.7 would be the same text once more.
+        do_sample=True,
+        temperature=0.3,
+        top_p=0.95,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=512,
@@ -51,6 +63,16 @@ def write_model(model: Any, tokenizer: Any, out: Path) -> None:
     model.save_pretrained(out)
     # One file: engines older than transformers 5 look for the template here only.
     tokenizer.save_pretrained(out, save_jinja_files=False)
+    file = out / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("backend", "is_local", "local_files_only", "extra_special_tokens"):
+        settings.pop(key, None)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # `transformers serve` takes any Qwen3 for a chat model of Qwen's own format unless the tokenizer says otherwise.
+    settings["response_template"] = RESPONSE_TEMPLATE
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for written in out.iterdir():
+        written.chmod(0o644)
 
 
 def _card(trainer: Trainer, figures: Figures, command: str) -> str:

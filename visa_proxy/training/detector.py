@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +16,12 @@ from rich.progress import Progress
 
 from visa_proxy.encoder.head import WEIGHTS
 from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.encoder.sentences import split_sentences
-from visa_proxy.training.compose import dress, neutral_frame
+from visa_proxy.encoder.sentences import split_clauses, split_sentences
+from visa_proxy.training.compose import dress, neutral_frame, one_hot
 from visa_proxy.training.corpus import read_dolly
-from visa_proxy.training.heads import Array, Example, FitRecipe, Fitter, encode_all, save_head
-from visa_proxy.training.labelled import Labelled, read_fulcra, read_personas, share
-from visa_proxy.training.phrases import Phrase, phrases
+from visa_proxy.training.heads import Example, FitRecipe, Fitter, encode_all, save_head
+from visa_proxy.training.labelled import Labelled, read_fulcra, read_personas
+from visa_proxy.training.phrases import Phrase, Split, phrases
 from visa_proxy.values import load_space
 
 FRAMES: Final = (
@@ -35,70 +36,78 @@ class DetectorRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: FitRecipe
-    windows: int = Field(3500, ge=1)
+    windows: int = Field(3000, ge=1)
     """Neutral answers that get phrases."""
-    plain_windows: int = Field(1000, ge=0)
-    """Neutral answers left as they are."""
-    phrases_per_window: tuple[float, ...] = (0.05, 0.3, 0.35, 0.3)
+    phrases_per_window: tuple[float, ...] = (0.1, 0.0, 0.5, 0.4)
     """Probability of 0, 1, 2, … phrases in an answer."""
-    fulcra_weight: float = Field(0.5, ge=0)
+    emphasis: float = Field(4.0, ge=0)
+    """The error of a component at level ±1 counts 1 + this much: nine in ten components are 0, and would drown it."""
+    fulcra_weight: float = Field(0.4, ge=0)
     persona_weight: float = Field(0.5, ge=0)
     tricky_weight: float = Field(2.0, ge=0)
 
 
-def train(encoder: SentenceEncoder, data: Path, recipe: DetectorRecipe, out: Path, seed: int, cache: Path | None) -> None:
-    """Fits the head and writes `out/head.safetensors`. `cache`: folder for encodings. Raises ConfigError for missing data."""
-    examples = training_examples(data, recipe, seed)
-    texts = [text for e in examples for text in (*e.sentences, *([e.query] if e.query else []))]
+def train(
+    encoder: SentenceEncoder, data: Path, recipe: DetectorRecipe, out: Path, seed: int, cache: Path | None, split: Split
+) -> None:
+    """Fits the head on the phrases of `split` and writes `out/head.safetensors`. `cache`: folder for encodings.
+
+    Raises ConfigError for missing data.
+    """
+    examples = training_examples(data, recipe, seed, split)
+    texts = [text for e in examples for text in (*e.clauses, *([e.query] if e.query else []))]
     with Progress() as progress:
         encodings = encode_all(encoder, texts, progress, cache)
-        fitter = Fitter(encodings, recipe.fit, load_space("schwartz").names, clipped_error, progress)
+        fitter = Fitter(encodings, recipe.fit, load_space("schwartz").names, ClippedError(recipe.emphasis), progress)
         tensors = fitter.fit(examples, seed)
     save_head(out / WEIGHTS, tensors, load_space("schwartz").names)
 
 
-def clipped_error(sums: Any, targets: Any, masks: Any, weights: Any) -> Any:
+@dataclass(frozen=True)
+class ClippedError:
     """Squared error of the clipped sum; beyond ±1 a tenth of the slope is left, so an overshoot comes back."""
-    clipped = sums.clamp(-1, 1)
-    error = (clipped + 0.1 * (sums - clipped) - targets) ** 2
-    return ((error * masks).sum(1) * weights).mean()
+
+    emphasis: float
+
+    def __call__(self, sums: Any, targets: Any, masks: Any, weights: Any) -> Any:
+        clipped = sums.clamp(-1, 1)
+        error = (clipped + 0.1 * (sums - clipped) - targets) ** 2 * (1 + self.emphasis * targets.abs())
+        return ((error * masks).sum(1) * weights).mean()
 
 
-def training_examples(data: Path, recipe: DetectorRecipe, seed: int) -> list[Example]:
-    """Everything the head learns from; nothing of a held-out split."""
+def training_examples(data: Path, recipe: DetectorRecipe, seed: int, split: Split) -> list[Example]:
+    """Everything the head learns from; of data labelled by others, nothing of a held-out part."""
     order = np.random.default_rng(seed)
-    examples = dressed(data, recipe, order)
+    pool = phrases(split)
+    examples = [*dressed(data, recipe, pool, order), *alone(pool)]
     for row in (row for row in read_fulcra(data) if not row.heldout):
         examples += _whole(row, recipe.fulcra_weight)
     for row in (row for row in read_personas(data) if not row.heldout):
         examples += _whole(row, recipe.persona_weight)
-    for sentence in tricky("train"):
-        examples.append(_neutral([sentence], "", recipe.tricky_weight))
-    return examples
+    nothing = np.zeros(len(load_space("schwartz")), np.float32)
+    return examples + [_sentence(sentence, nothing, weight=recipe.tricky_weight) for sentence in tricky("train")]
 
 
-def dressed(data: Path, recipe: DetectorRecipe, order: np.random.Generator) -> list[Example]:
-    """Neutral answers with phrases of one fold each, so that a validation fold holds phrases its training never saw."""
+def dressed(data: Path, recipe: DetectorRecipe, pool: Sequence[Phrase], order: np.random.Generator) -> list[Example]:
+    """The sentences of neutral answers, some with phrases in them, each with what it expresses by itself."""
     answers = read_dolly(data, "train")
-    chosen = [answers[i] for i in order.permutation(len(answers))[: recipe.windows + recipe.plain_windows]]
-    folds: dict[int, list[Phrase]] = {}
-    for phrase in phrases("train"):
-        folds.setdefault(int(share(phrase.text) * recipe.fit.folds), []).append(phrase)
-    queues = {fold: _endless(group, order) for fold, group in folds.items()}
+    queue = _endless(pool, order)
     examples: list[Example] = []
-    for number, answer in enumerate(chosen):
+    for position in order.permutation(len(answers))[: recipe.windows]:
+        answer = answers[position]
         sentences = [_framed(sentence, order) for sentence in split_sentences(answer.text)]
-        if number >= recipe.windows:
-            examples.append(_neutral(sentences, answer.instruction, 1.0))
-            continue
-        fold = int(order.choice(sorted(queues)))
         count = int(order.choice(len(recipe.phrases_per_window), p=recipe.phrases_per_window))
-        texts, parts = dress(sentences, [next(queues[fold]) for _ in range(count)], order)
-        examples.append(_summed(texts, parts, answer.instruction, (fold + 0.5) / recipe.fit.folds))
+        texts, parts = dress(sentences, [next(queue) for _ in range(count)], order)
+        examples += [_sentence(text, part, answer.instruction) for text, part in zip(texts, parts, strict=True)]
     return examples
 
 
-def tricky(split: str) -> list[str]:
+def alone(pool: Sequence[Phrase]) -> list[Example]:
+    """Every phrase by itself."""
+    return [_sentence(phrase.text.strip(" ,"), one_hot(phrase.value, phrase.level)) for phrase in pool]
+
+
+def tricky(split: Split) -> list[str]:
     """Sentences with the words of a value and no stand on it; every fifth is held out."""
     source = importlib.resources.files("visa_proxy.training") / "data" / "tricky.yaml"
     sentences: list[str] = yaml.safe_load(source.read_text(encoding="utf-8"))["neutral"]
@@ -118,17 +127,11 @@ def _endless(group: Sequence[Phrase], order: np.random.Generator) -> Iterator[Ph
             yield group[position]
 
 
-def _summed(texts: Sequence[str], parts: Array, query: str, fold: float, weight: float = 1.0) -> Example:
-    target: NDArray[np.float32] = np.clip(parts.sum(0), -1, 1)
-    return Example(tuple(texts), target, np.ones_like(target), parts, query, fold, weight)
-
-
-def _neutral(sentences: Sequence[str], query: str, weight: float) -> Example:
-    parts = np.zeros((len(sentences), len(load_space("schwartz"))), np.float32)
-    return _summed(sentences, parts, query, share(sentences[0]), weight)
+def _sentence(text: str, target: NDArray[np.float32], query: str = "", weight: float = 1.0) -> Example:
+    return Example(tuple(split_clauses(text)), target.astype(np.float32), np.ones(len(target), np.float32), query, weight)
 
 
 def _whole(row: Labelled, weight: float) -> Iterator[Example]:
-    sentences = tuple(split_sentences(row.text)[:24])
-    if sentences and weight:
-        yield Example(sentences, row.target, row.mask, None, row.query, share(row.query or row.text), weight)
+    clauses = tuple(clause for sentence in split_sentences(row.text)[:12] for clause in split_clauses(sentence))
+    if clauses and weight:
+        yield Example(clauses, row.target, row.mask, row.query, weight)

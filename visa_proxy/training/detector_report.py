@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from visa_proxy.encoder.head import Head, load_head
 from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.encoder.sentences import split_sentences
+from visa_proxy.encoder.sentences import split_clauses, split_sentences
 from visa_proxy.training.cards import cosine, figure
 from visa_proxy.training.compose import dress
 from visa_proxy.training.corpus import Answer, Split, read_dolly
@@ -55,7 +55,7 @@ def evaluate(encoder: SentenceEncoder, data: Path, weights: Path, cache: Path | 
     fulcra = fulcra_cases(data)
     every = [case for cases in (*phrased.values(), *quiet.values(), fulcra) for case in cases]
     with Progress() as progress:
-        texts = (text for case in every for text in (case.query or "-", *case.sentences))
+        texts = (text for case in every for text in (case.query or "-", *_clauses(case)))
         encodings = encode_all(encoder, texts, progress, cache)
     lines: list[str] = []
     for name, cases in phrased.items():
@@ -74,9 +74,13 @@ def measure(head: Head, encodings: Encodings, cases: Sequence[Case]) -> NDArray[
     rows = np.zeros((len(cases), len(load_space("schwartz"))))
     for row, case in zip(rows, cases, strict=True):
         query = encodings.encoded(case.query) if case.query else None
-        for sentence in case.sentences:
-            row += head(encodings.encoded(sentence), query)
+        for clause in _clauses(case):
+            row += head(encodings.encoded(clause), query)
     return np.clip(rows, -1, 1)
+
+
+def _clauses(case: Case) -> list[str]:
+    return [clause for sentence in case.sentences for clause in split_clauses(sentence)]
 
 
 def dressed_cases(data: Path, split: Split, seed: int = 0) -> list[Case]:

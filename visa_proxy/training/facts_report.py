@@ -153,7 +153,7 @@ def _table(found: Sequence[Case], reports: Sequence[FactReport]) -> list[str]:
     return lines
 
 
-def _snli(analyzer: EntailmentAnalyzer, encoder: SentenceEncoder, data: Path, count: int = 2000) -> list[str]:
+def _snli(analyzer: EntailmentAnalyzer, encoder: SentenceEncoder, data: Path, count: int = 1500) -> list[str]:
     """Entailed or not at P >= 0.5 of the log-odds shifted back, and AUROC, on `count` pairs of SNLI test."""
     pairs = random.Random(0).sample(read_snli(data, "test"), count)
     found: list[float] = []

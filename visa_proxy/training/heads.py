@@ -29,12 +29,9 @@ class FitRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: int = Field(128, ge=8, le=512)
-    seeds: int = Field(3, ge=1, le=8)
-    """Heads whose outputs are averaged; seed i validates on fold i of `folds` and trains on the rest."""
-    folds: int = Field(8, ge=2)
+    seeds: int = Field(2, ge=1, le=8)
+    """Heads whose outputs are averaged."""
     epochs: int = Field(16, ge=1)
-    patience: int = Field(4, ge=1)
-    """Epochs without a better validation loss before a seed stops; its best epoch is kept."""
     batch: int = Field(64, ge=1)
     """Examples a step."""
     learning_rate: float = Field(2e-3, gt=0)
@@ -57,18 +54,14 @@ def load_recipe(path: Path, schema: type[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Example:
-    """Sentences whose outputs add up to `target`."""
+    """Texts whose outputs add up to `target`: the clauses of a sentence, of an answer, of an instruction."""
 
-    sentences: tuple[str, ...]
+    clauses: tuple[str, ...]
     target: Array
     """(outputs,): the clipped sum."""
     mask: Array
     """(outputs,): 1 where `target` is known."""
-    parts: Array | None = None
-    """(sentences, outputs), where each sentence's own contribution is known."""
     query: str = ""
-    fold: float = 0.0
-    """In [0, 1): which validation fold it falls into."""
     weight: float = 1.0
 
 
@@ -134,7 +127,6 @@ class Fitter:
     def fit(self, examples: Sequence[Example], seed: int) -> dict[str, Array]:
         """The tensors of `visa_proxy.encoder.head.shapes`, seeds stacked."""
         torch = need("torch", extra="local")
-        torch.set_num_threads(1)
         heads = [self._fit_one(torch, examples, number, seed + number) for number in range(self.recipe.seeds)]
         return {name: np.stack([head[name] for head in heads]) for name in heads[0]}
 
@@ -143,17 +135,12 @@ class Fitter:
         torch.manual_seed(seed)
         order = np.random.default_rng(seed)
         weights = _initial(torch, recipe.hidden, len(self.outputs))
-        inside = [int(example.fold * recipe.folds) == number % recipe.folds for example in examples]
-        train = [example for example, held in zip(examples, inside, strict=True) if not held]
-        valid = [example for example, held in zip(examples, inside, strict=True) if held]
         optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=recipe.epochs * -(-len(train) // recipe.batch)
-        )
-        best, kept, waited = float("inf"), {k: v.detach().clone() for k, v in weights.items()}, 0
-        task = self.progress.add_task(f"seed {number + 1}/{recipe.seeds}", total=recipe.epochs)
-        for epoch in range(recipe.epochs):
-            shuffled = [train[i] for i in order.permutation(len(train))]
+        steps = recipe.epochs * -(-len(examples) // recipe.batch)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.15)
+        task = self.progress.add_task(f"seed {number + 1}/{recipe.seeds}", total=steps)
+        for _ in range(recipe.epochs):
+            shuffled = [examples[i] for i in order.permutation(len(examples))]
             for start in range(0, len(shuffled), recipe.batch):
                 loss = self._step(torch, weights, shuffled[start : start + recipe.batch], order)
                 optimizer.zero_grad()
@@ -161,32 +148,16 @@ class Fitter:
                 torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
                 optimizer.step()
                 schedule.step()
-            score = self._validate(torch, weights, valid)
-            waited = 0 if score < best else waited + 1
-            if score < best:
-                best, kept = score, {k: v.detach().clone() for k, v in weights.items()}
-            label = f"seed {number + 1}/{recipe.seeds}  validation {score:.4f} (best {best:.4f})"
-            self.progress.update(task, completed=recipe.epochs if waited >= recipe.patience else epoch + 1, description=label)
-            if waited >= recipe.patience:
-                break
-        return {name: tensor.numpy() for name, tensor in kept.items()}
+                self.progress.advance(task)
+            self.progress.update(task, description=f"seed {number + 1}/{recipe.seeds}  loss {loss.item():.4f}")
+        return {name: tensor.detach().numpy() for name, tensor in weights.items()}
 
-    def _validate(self, torch: Any, weights: dict[str, Any], valid: Sequence[Example]) -> float:
-        if not valid:
-            return float("inf")
-        with torch.inference_mode():
-            losses = [
-                float(self._step(torch, weights, valid[start : start + 256], None)) * len(valid[start : start + 256])
-                for start in range(0, len(valid), 256)
-            ]
-        return sum(losses) / len(valid)
-
-    def _step(self, torch: Any, weights: dict[str, Any], batch: Sequence[Example], order: np.random.Generator | None) -> Any:
-        """The loss of one batch; `order` draws what is dropped, None drops nothing."""
-        rows = [self.encodings.index[sentence] for example in batch for sentence in example.sentences]
-        group = np.repeat(np.arange(len(batch)), [len(example.sentences) for example in batch])
+    def _step(self, torch: Any, weights: dict[str, Any], batch: Sequence[Example], order: np.random.Generator) -> Any:
+        """The loss of one batch; `order` draws which examples see their query."""
+        rows = [self.encodings.index[clause] for example in batch for clause in example.clauses]
+        group = np.repeat(np.arange(len(batch)), [len(example.clauses) for example in batch])
         tokens, owner = self.encodings.tokens(rows)
-        seen = [bool(e.query) and (order is None or order.random() >= self.recipe.query_dropout) for e in batch]
+        seen = [bool(e.query) and order.random() >= self.recipe.query_dropout for e in batch]
         width = np.zeros((len(batch), WIDTH), np.float32)
         for position, (example, use) in enumerate(zip(batch, seen, strict=True)):
             if use:
@@ -198,18 +169,12 @@ class Fitter:
             torch.from_numpy(owner),
             torch.from_numpy(self.encodings.pooled[rows]),
             torch.from_numpy(width[group]),
-            self.recipe.dropout if order is not None else 0.0,
+            self.recipe.dropout,
         )
         sums = torch.zeros(len(batch), outputs.shape[1]).index_add(0, torch.from_numpy(group), outputs)
         stacked = [np.stack([getattr(e, name) for e in batch]) for name in ("target", "mask")]
         sizes = np.array([e.weight for e in batch], np.float32)
-        total = self.loss(sums, torch.from_numpy(stacked[0]), torch.from_numpy(stacked[1]), torch.from_numpy(sizes))
-        known = np.repeat([e.parts is not None for e in batch], [len(e.sentences) for e in batch])
-        if known.any():
-            parts = torch.from_numpy(np.concatenate([e.parts for e in batch if e.parts is not None]))
-            own = outputs[torch.from_numpy(np.flatnonzero(known))]
-            total = total + self.loss(own, parts, torch.ones_like(parts), torch.ones(len(parts)))
-        return total
+        return self.loss(sums, torch.from_numpy(stacked[0]), torch.from_numpy(stacked[1]), torch.from_numpy(sizes))
 
 
 def forward(torch: Any, weights: dict[str, Any], tokens: Any, owner: Any, pooled: Any, query: Any, dropout: float) -> Any:

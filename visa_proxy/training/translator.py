@@ -59,12 +59,12 @@ class Request:
     kind: str
 
 
-def train(encoder: SentenceEncoder, data: Path, recipe: TranslatorRecipe, out: Path, seed: int, cache: Path | None) -> None:
-    """Fits the head and writes `out/head.safetensors`. Raises ConfigError for missing data."""
+def train(encoder: SentenceEncoder, data: Path, recipe: TranslatorRecipe, out: Path, seed: int, cache: Path | None, split: Split) -> None:
+    """Fits the head on the instructions of `split` and writes `out/head.safetensors`. Raises ConfigError for missing data."""
     outputs = (*load_space("schwartz").names, CONFIDENCE)
-    examples = training_examples(data, recipe, seed)
+    examples = training_examples(data, recipe, seed, split)
     with Progress() as progress:
-        encodings = encode_all(encoder, (s for e in examples for s in e.sentences), progress, cache)
+        encodings = encode_all(encoder, (clause for e in examples for clause in e.clauses), progress, cache)
         fitter = Fitter(encodings, recipe.fit, outputs, _Error(recipe.confidence_weight), progress)
         tensors = fitter.fit(examples, seed)
     save_head(out / WEIGHTS, tensors, outputs)
@@ -85,22 +85,14 @@ class _Error:
         return ((error.sum(1) + self.confidence_weight * sure) * weights).mean()
 
 
-def training_examples(data: Path, recipe: TranslatorRecipe, seed: int) -> list[Example]:
-    """Everything the head learns from; a joined request shares the fold of its parts."""
+def training_examples(data: Path, recipe: TranslatorRecipe, seed: int, split: Split) -> list[Example]:
+    """Everything the head learns from."""
     order = np.random.default_rng(seed)
-    written = list(hand_written("train"))
-    filled = [*templates("train", recipe.templates, order), *spoken(data, recipe.spoken, order)]
-    plain = list(off_topic(data, "train", recipe.off_topic, order))
-    by_fold: dict[int, list[Request]] = {}
-    for request in [*written, *written, *filled]:
-        by_fold.setdefault(_fold(request.text, recipe.fit.folds), []).append(request)
-    examples = [_example(r, _fold(r.text, recipe.fit.folds), recipe) for r in [*filled, *plain]]
-    for request in written:
-        examples += [_example(request, _fold(request.text, recipe.fit.folds), recipe)] * recipe.repeat
-    for _ in range(recipe.pairs):
-        fold = int(order.choice(sorted(by_fold)))
-        examples.append(_example(joined(by_fold[fold], order), fold, recipe))
-    return examples
+    written = list(hand_written(split))
+    filled = [*templates("train", recipe.templates, order), *spoken(data, split, recipe.spoken, order)]
+    requests = [*filled, *off_topic(data, "train", recipe.off_topic, order), *written * recipe.repeat]
+    pool = [*written, *written, *filled]
+    return [_example(request) for request in [*requests, *(joined(pool, order) for _ in range(recipe.pairs))]]
 
 
 def hand_written(split: Split) -> Iterator[Request]:
@@ -116,10 +108,10 @@ def hand_written(split: Split) -> Iterator[Request]:
             yield Request(text, one_hot("power", 0.0), "neutral")
 
 
-def spoken(data: Path, count: int, order: np.random.Generator) -> list[Request]:
+def spoken(data: Path, split: Split, count: int, order: np.random.Generator) -> list[Request]:
     """What the reader is to be told, as a request: training phrases, and persona statements whose label leaves no value open."""
     frames = _data("lexicon")["spoken"]
-    pool = [(phrase.text.strip(" ,.;"), one_hot(phrase.value, phrase.level)) for phrase in phrases("train")]
+    pool = [(phrase.text.strip(" ,.;"), one_hot(phrase.value, phrase.level)) for phrase in phrases(split)]
     pool = [entry for entry in pool if len(entry[0].split()) > 2]
     pool += [(row.text.strip(" ."), row.target) for row in read_personas(data) if not row.heldout]
     chosen = [pool[i] for i in order.permutation(len(pool))[:count]]
@@ -185,16 +177,10 @@ def _side(text: str) -> Split:
     return "heldout" if share(text) < OBLIQUE_HELDOUT else "train"
 
 
-def _fold(text: str, folds: int) -> int:
-    return int(share(text[::-1]) * folds)
-
-
-def _example(request: Request, fold: int, recipe: TranslatorRecipe) -> Example:
+def _example(request: Request) -> Example:
     sure = np.float32(request.offset.any())
     target = np.append(request.offset, sure).astype(np.float32)
-    return Example(
-        tuple(split_clauses(request.text)) or (request.text,), target, np.ones_like(target), fold=(fold + 0.5) / recipe.fit.folds
-    )
+    return Example(tuple(split_clauses(request.text)) or (request.text,), target, np.ones_like(target))
 
 
 @functools.cache

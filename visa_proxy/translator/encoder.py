@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visa_proxy.encoder.head import load_head
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.encoder.minilm import Encoded, SentenceEncoder
 from visa_proxy.translator.base import Translation
 from visa_proxy.translator.clauses import split_clauses
 from visa_proxy.values import Space, ValueVector, load_space
@@ -31,7 +32,6 @@ class EncoderTranslator:
         self.space = space or load_space("schwartz")
         self._encoder = encoder
         self._head = load_head(weights, (*self.space.names, CONFIDENCE))
-        self._zero = np.zeros(len(self.space) + 1)
 
     async def translate(self, query: str, answer: str, instruction: str) -> Translation:
         """Δv for `instruction`; the zero vector at confidence 0 for one without a letter. A clause is cut at 128 tokens."""
@@ -39,6 +39,10 @@ class EncoderTranslator:
         if not any(character.isalpha() for character in text):
             return Translation(ValueVector.zero(self.space), 0.0)
         encoded = await self._encoder.encode(split_clauses(text))
-        output = sum(await asyncio.to_thread(lambda: [self._head(clause) for clause in encoded]), self._zero)
+        rows = await asyncio.to_thread(self._apply, encoded)
+        output = np.sum(rows, axis=0)
         confidence = float(1.0 / (1.0 + np.exp(-np.clip(output[-1], -30.0, 30.0))))
         return Translation(ValueVector(self.space, np.clip(output[:-1], -1, 1) * confidence), confidence)
+
+    def _apply(self, clauses: list[Encoded]) -> list[NDArray[np.float32]]:
+        return [self._head(clause) for clause in clauses]
