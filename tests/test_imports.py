@@ -43,7 +43,8 @@ for name in names:
         __import__(name)
     except ImportError as error:
         failed[name] = str(error)
-print(json.dumps({"before": before, "after": state(), "failed": failed, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
+loaded = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"before": before, "after": state(), "failed": failed, "loaded": loaded}))
 """
 
 

@@ -128,7 +128,8 @@ from pathlib import Path
 from visa_proxy.engines.supervisor import Supervisor
 async def main():
     async def probe(): return Path(sys.argv[1]).exists()
-    child = Supervisor("child", [sys.executable, "-c", sys.argv[2], sys.argv[1]], probe=probe, env={"MARK": ""}, log=Path(sys.argv[3]))
+    command = [sys.executable, "-c", sys.argv[2], sys.argv[1]]
+    child = Supervisor("child", command, probe=probe, env={"MARK": ""}, log=Path(sys.argv[3]))
     await child.start()
     await child.wait_ready()
     print(child.pid, flush=True)

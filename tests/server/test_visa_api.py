@@ -71,11 +71,12 @@ async def test_a_rewrite_that_cannot_be_had_is_the_answer_itself(proxy: Running,
     rewriter.rule = lambda _: "Something else."
     data = await ask(proxy, "rewrite", answer=ANSWER)
     assert (data["text"], data["visa"]["status"]) == (ANSWER, "fallback:unverified-placeholders")
-    for body, status in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"answer": "  "}, "skipped:empty"),
         ({"answer": ANSWER, "values": {}}, "skipped:no-offset"),
         ({"answer": ANSWER, "instruction": "xyzzy 42"}, "skipped:unclear-instruction"),
-    ]:
+    ]
+    for body, status in cases:
         data = await ask(proxy, "rewrite", **body)
         assert (data["text"], data["visa"]["status"]) == (body["answer"], status)
 

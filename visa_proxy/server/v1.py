@@ -63,6 +63,11 @@ class V1:
             call.status = call.status or 499
         except VisaError as error:
             await call.fail(error)
+        except asyncio.CancelledError:
+            # The server ends, and the time for requests in flight is over.
+            async with asyncio.timeout(1):
+                await call.fail(Stopping("The server is being stopped; send the request again."))
+            raise
         except Exception as error:
             logger.error("%s failed: %s", call.request_id.decode(), type(error).__name__, exc_info=True)
             await call.fail(VisaError("The server had an error while processing your request."))
@@ -81,6 +86,13 @@ class V1:
         with gateway.limiter.enter(tenant):
             await call.body(gateway.max_body(tenant))
             await _while_connected(call, handler(call, gateway, tenant))
+
+
+class Stopping(VisaError):
+    """The server ends before the answer is there."""
+
+    status = 503
+    default_code = "server_stopping"
 
 
 async def _while_connected(call: Call, work: Awaitable[None]) -> None:

@@ -100,8 +100,8 @@ class Synthesizer:
         marks = marks or Marks()
         prose = [i for i, piece in enumerate(pieces) if _can_tail(piece) or self._can_lead(piece)]
         queue = _queue(pieces, target, marks)
-        if queue and not marks.before.get(0) and rng.random() < (0.06 if prose else 0.6):
-            marks.before[0] = self._pick(queue.pop(0), "opening", rng)
+        if queue and not marks.before.get(0) and rng.random() < (0.05 if prose else 0.6):
+            marks.before[0] = self._pick(queue.pop(0), "opening", rng, marks)
         close = marks.closing is None and rng.random() < 0.35
         last: Form | None = None
         for position, i in enumerate(prose):
@@ -115,28 +115,33 @@ class Synthesizer:
                     marks.before[i] = (
                         self._reframed(pieces[i], queue.pop(0), rng)
                         if form == "reframe"
-                        else self._pick(queue.pop(0), "lead", rng)
+                        else self._pick(queue.pop(0), "lead", rng, marks)
                     )
                     last, opened = "lead", True
             if queue and i not in marks.tail and _can_tail(pieces[i]) and (crowded or not opened):
-                marks.tail[i] = self._pick(queue.pop(0), "tail", rng)
+                marks.tail[i] = self._pick(queue.pop(0), "tail", rng, marks)
                 last = "tail"
         if queue and marks.closing is None:
-            marks.closing = self._pick(queue.pop(0), "closing", rng)
+            marks.closing = self._pick(queue.pop(0), "closing", rng, marks)
         return marks
 
     def _form_before(
         self, piece: Piece, need: tuple[str, float], last: Form | None, crowded: bool, rng: random.Random
     ) -> Form | None:
-        if self._neutral(piece, need) and rng.random() < 0.6:
+        if self._neutral(piece, need) and rng.random() < 0.85:
             return "reframe"
         if not self._can_lead(piece):
             return None
-        chance = 0.9 if crowded or not _can_tail(piece) else {"lead": 0.2, "tail": 0.75}.get(last or "", 0.6)
+        # Almost strict alternation: a lead starts with one of many tokens, its absence with one, so that greedy decoding
+        # chooses a lead only where it is nearly certain.
+        chance = 0.95 if crowded or not _can_tail(piece) else {"lead": 0.05, "tail": 0.95}.get(last or "", 0.4)
         return "lead" if rng.random() < chance else None
 
-    def _pick(self, need: tuple[str, float], form: Form, rng: random.Random) -> Phrase:
-        return rng.choice(self._bank[(*need, form)])
+    def _pick(self, need: tuple[str, float], form: Form, rng: random.Random, marks: Marks | None = None) -> Phrase:
+        """A phrase that `marks` does not hold yet."""
+        bank = self._bank[(*need, form)]
+        said = marks.all() if marks else []
+        return rng.choice([phrase for phrase in bank if phrase not in said] or bank)
 
     def _neutral(self, piece: Piece, need: tuple[str, float]) -> list[Phrase]:
         reframes = self._bank.get((*need, "reframe"), [])
