@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import aiohttp
+
 from visa_proxy.engines.supervisor import Supervisor
 from visa_proxy.errors import VisaError
 from visa_proxy.llm.http import Endpoint
@@ -31,23 +33,32 @@ def serve_command(model: str, port: int) -> list[str]:
 
 
 def supervise(
-    model: str, port: int, endpoint: Endpoint, *, log: Path | None = None, startup_timeout_s: float = 120.0
+    model: str,
+    port: int,
+    session: aiohttp.ClientSession,
+    *,
+    threads: int | None = None,
+    log: Path | None = None,
+    startup_timeout_s: float = 120.0,
 ) -> Supervisor:
-    """A supervisor for the server of `model`; `endpoint` is where it will answer, used to probe it."""
+    """A supervisor for the server of `model` on `port`. `threads`: of the child's tensor operations; None leaves it to torch."""
+    health = Endpoint(session, f"http://{HOST}:{port}", timeout_s=5.0, name="rewriter")
 
     async def probe() -> bool:
         try:
-            await endpoint.json("/models", method="GET")
+            await health.json("/health", method="GET")
         except VisaError:
             return False
         return True
 
+    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}  # the model is a directory: no hub
+    if threads is not None:
+        env["OMP_NUM_THREADS"] = str(threads)
     return Supervisor(
         "rewriter",
         serve_command(model, port),
         probe=probe,
-        # The model is a directory: nothing is to be looked up on a hub.
-        env={"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"},
+        env=env,
         log=log or Path(tempfile.mkdtemp(prefix="visa-proxy-")) / "rewriter.log",
         startup_timeout_s=startup_timeout_s,
     )

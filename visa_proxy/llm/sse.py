@@ -29,16 +29,20 @@ async def events(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterat
 
     Raises UpstreamError when an unfinished event exceeds `max_bytes` or the data is not UTF-8.
     """
-    buffer = b""
+    buffer = bytearray()
+    searched = 0
     async for chunk in chunks:
         buffer += chunk
-        while match := _BOUNDARY.search(buffer):
-            event, buffer = buffer[: match.start()], buffer[match.end() :]
+        while match := _BOUNDARY.search(buffer, searched):
+            event = bytes(buffer[: match.start()])
+            del buffer[: match.end()]
+            searched = 0
             if (data := _data(event)) is not None:
                 yield data
+        searched = max(0, len(buffer) - 3)  # a boundary has at most four bytes
         if len(buffer) > max_bytes:
             raise UpstreamError("the base model sent an event that is too large", code="upstream_garbled")
-    if (data := _data(buffer)) is not None:
+    if (data := _data(bytes(buffer))) is not None:
         yield data
 
 

@@ -85,8 +85,12 @@ class Components:
         launch = config.launch
         port = launch.port or transformers_engine.free_port()
         endpoint = Endpoint(self._session, f"http://{transformers_engine.HOST}:{port}/v1", timeout_s=60.0, name="rewriter")
-        model = str(BUNDLED_MODEL) if launch.model == BUNDLED else launch.model
-        self.engine = transformers_engine.supervise(model, port, endpoint, startup_timeout_s=launch.start_timeout_s)
+        bundled = launch.model == BUNDLED
+        model = str(BUNDLED_MODEL) if bundled else launch.model
+        # The bundled model is too small to share its work out: more threads only wait for each other, and for the encoder's.
+        self.engine = transformers_engine.supervise(
+            model, port, self._session, threads=1 if bundled else None, startup_timeout_s=launch.start_timeout_s
+        )
         await self.engine.start()
         return ChatRewriter(endpoint, model=model, style=config.style)
 

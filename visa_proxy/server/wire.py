@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,7 @@ from visa_proxy.llm.http import MAX_ANSWER_BYTES
 Json = dict[str, Any]
 
 _DONE: Final = "[DONE]"
+_PROFILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class ChatRequest:
         count = _typed(data, "n", int, "an integer")
         if count is not None and count < 1:
             raise RequestError(f"'n' must be at least 1, got {count}", param="n")
-        name, _, suffix = (model or "").partition("@")
+        name, suffix = split_model(model or "")
         return cls(
             data=data,
             model=name or None,
@@ -79,6 +81,16 @@ class ChatRequest:
         if name is None:
             raise RequestError("you must provide a model parameter", param="model")
         return raw if name == self.data.get("model") else orjson.dumps({**self.data, "model": name})
+
+
+def split_model(name: str) -> tuple[str, str]:
+    """`model@profile` → (model, profile); ("model", "") without a profile.
+
+    Some model names hold an @ of their own (`@cf/meta/llama`, `claude@20240229`): what follows the last one is a profile only when it
+    could be the name of one and is no bare number.
+    """
+    head, _, tail = name.rpartition("@")
+    return (head, tail) if head and _PROFILE.fullmatch(tail) and not tail.isdigit() else (name, "")
 
 
 @dataclass

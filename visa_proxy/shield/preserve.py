@@ -11,7 +11,7 @@ from visa_proxy.policy.schema import Preserve
 
 KINDS: Final[tuple[Preserve, ...]] = get_args(Preserve)
 
-PLACEHOLDER: Final = re.compile(r"⟦(\d{1,4})⟧")
+PLACEHOLDER: Final = re.compile(r"⟦(\d{1,7})⟧")
 
 _CODE = re.compile(
     r"^[ \t]*(?P<fence>`{3,}+|~{3,}+)[^\n]*\n(?:.*?^[ \t]*(?P=fence)[ \t]*$|.*\Z)"  # fenced, or open to the end

@@ -25,7 +25,13 @@ _OTHERS: Final = (
     "The best way is to",
     "It is important to",
 )
-_INTROS: Final = ("Here are some points:", "A few things matter here:", "Keep these in mind:")
+_INTROS: Final = (
+    "Here are some points:",
+    "A few things matter here:",
+    "Keep these in mind:",
+    "It usually does the following:",
+    "These steps help:",
+)
 _CODE: Final = ("```python\nprint(total)\n```", "```\nmake install\n```", "```js\nconst a = 1;\n```", "$$a^2 + b^2$$")
 _URLS: Final = ("See https://example.com/guide for details.", "More at https://docs.example.org/start.")
 _HEADS: Final = ("## Overview", "## What to know", "**In short**", "### Details", "Notes:", "Key points:", "Summary")
@@ -65,9 +71,33 @@ class Sources:
         text = self._plain(rng)
         if rng.random() < 0.5:
             text = reworded(text, rng)
-        if rng.random() < 0.15:
+        if rng.random() < 0.3:
+            text = self._laid_out(text, rng)
+        if rng.random() < 0.12:
             text = _decorated(text, rng)
         return _renumbered(protect(text, _kinds(rng)), rng)
+
+    def _laid_out(self, text: str, rng: random.Random) -> str:
+        """In paragraphs, or with a list of short items between prose, as assistants lay out most answers."""
+        sentences = split_sentences(text)[:5]
+        if rng.random() < 0.4:
+            breaks = [rng.choice(("\n\n", "\n\n", "\n", " ")) for _ in sentences]
+            return "".join(s + gap for s, gap in zip(sentences, breaks, strict=True)).strip()
+        ordered, bare, bold = rng.random() < 0.35, rng.random() < 0.4, rng.random() < 0.2
+        items: list[str] = []
+        for number in range(rng.randint(2, 5)):
+            words = rng.choice(self.sentences).rstrip(".!?").split()[: rng.randint(2, 12)]
+            head = f"**{words[0]}**: " if bold else ""
+            body = " ".join(words[bold:]).strip("(),;:. ") or "rest"
+            items.append(f"{f'{number + 1}.' if ordered else '-'} {head}{body}{'' if bare else '.'}")
+        before = sentences[: rng.randint(0, len(sentences))]
+        after = sentences[len(before) :]
+        if before and rng.random() < 0.5:
+            intro = " ".join(before).rstrip(".!?") + ":"
+        else:
+            intro = " ".join([*before, rng.choice(_INTROS)])
+        gap = rng.choice(("\n", "\n\n"))
+        return "\n\n".join(filter(None, (intro + gap + "\n".join(items), " ".join(after))))
 
     def _plain(self, rng: random.Random) -> str:
         kind = rng.random()
@@ -124,7 +154,7 @@ def _is_prose(line: str, spans: tuple[str, ...]) -> bool:
         split_sentences(line)
         and not _LIST.match(line)
         and not marker
-        and line.rstrip()[-1:] in ".!?"
+        and line.rstrip()[-1:] in ".!?:"
         and PLACEHOLDER.sub("", line).strip(" .")
     )
 
@@ -152,8 +182,7 @@ def _decorated(text: str, rng: random.Random) -> str:
     if choice == 3 and words[index].isalpha():
         words[index] = f"`{words[index]}`" if rng.random() < 0.5 else f"**{words[index]}**"
         return " ".join(words)
-    lines = [f"- {s}" for s in split_sentences(text)]
-    return "\n".join([rng.choice(_INTROS), *lines])
+    return text.replace(". ", ".\n\n", 1)
 
 
 def _shuffled(sentence: str, rng: random.Random) -> str:
