@@ -106,7 +106,12 @@ def examples(rows: list[dict[str, Any]], entries: list[Entry], tenants: list[str
         mine = {row["tenant"]: row for row in rows if row["id"] == entry.id and row["status"] == "adapted"}
         if len(mine) == len(tenants):
             quoted = [f"**{tenant}:** {mine[tenant]['text']}" for tenant in tenants]
-            return [f"Question: {entry.question}", "", f"**base:** {entry.answer}", *(line for text in quoted for line in ("", text))]
+            return [
+                f"Question: {entry.question}",
+                "",
+                f"**base:** {entry.answer}",
+                *(line for text in quoted for line in ("", text)),
+            ]
     return ["No question was adapted for every tenant."]
 
 

@@ -78,9 +78,7 @@ def start_smg(program: str, port: int, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     body = b'{"model":"base","messages":[{"role":"user","content":"x"}]}'
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/chat/completions", body, {"Content-Type": "application/json"}
-    )
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/chat/completions", body, {"Content-Type": "application/json"})
     for _ in range(600):
         try:
             urllib.request.urlopen(request, timeout=2).close()
@@ -101,7 +99,9 @@ def report(rounds: dict[str, list[Round]]) -> None:
     console.print(table)
     if "smg" in rounds:
         ratios = [ours.cpu_us / theirs.cpu_us for ours, theirs in zip(rounds["visa-proxy"], rounds["smg"], strict=True)]
-        console.print(f"CPU per request, visa-proxy / smg: median {statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})")
+        console.print(
+            f"CPU per request, visa-proxy / smg: median {statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
+        )
 
 
 def main() -> None:

@@ -85,5 +85,7 @@ def rss_mb(pid: int) -> float:
 
 def machine() -> str:
     """The processor and how many of it, for the head of a table."""
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
     return f"{os.cpu_count()} cores of {names[0] if names else 'an unnamed processor'}, Python {sys.version.split()[0]}"

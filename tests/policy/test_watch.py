@@ -145,7 +145,7 @@ def test_a_key_may_move_between_files_in_one_go(tmp_path: Path) -> None:
 
 def test_start_with_one_broken_file_serves_the_others_and_with_none_good_fails(tmp_path: Path) -> None:
     path = write(tmp_path, BROKEN)
-    with pytest.raises(ConfigError, match="acme.yaml:5:19"):
+    with pytest.raises(ConfigError, match=r"acme\.yaml:5:19"):
         PolicyWatcher(tmp_path)
     write(tmp_path, OTHER, "other.yaml")
     watcher = PolicyWatcher(tmp_path)

@@ -36,7 +36,11 @@ def test_cutting_a_text_loses_nothing() -> None:
 
 def test_list_lines_and_lone_placeholders_are_no_prose() -> None:
     pieces = cut_protected(protect(TEXTS[2] + "\n\n```\nmake\n```"))
-    assert [piece.text for piece in pieces if piece.prose] == ["Here are two ways to do it:", "You should try both.", "It takes an hour."]
+    assert [piece.text for piece in pieces if piece.prose] == [
+        "Here are two ways to do it:",
+        "You should try both.",
+        "It takes an hour.",
+    ]
     assert pieces[-1].text == "⟦3⟧"
     assert not pieces[-1].prose
 

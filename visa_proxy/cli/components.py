@@ -67,7 +67,9 @@ def translate(text: tuple[str, ...], query: str, answer: str, as_json: bool) -> 
 @click.option("--values", help="Levels, such as stimulation=1,security=-0.5")
 @click.option("--mode", type=click.Choice(["offset", "target"]), default="offset", show_default=True)
 @click.option("--instruction", help="What to change, in plain words.")
-@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A visa.yaml; default: bundled models.")
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A visa.yaml; default: bundled models."
+)
 @_json
 def rewrite(
     text: tuple[str, ...],
@@ -92,9 +94,7 @@ def rewrite(
         from visa_proxy.server.components import standalone
 
         async with standalone(config) as shield:
-            return await shield.adapt(
-                query=query, answer=answer, target=target, instructions=instructions, settings=Settings()
-            )
+            return await shield.adapt(query=query, answer=answer, target=target, instructions=instructions, settings=Settings())
 
     result = _work("starting the rewriter", run())
     if as_json:

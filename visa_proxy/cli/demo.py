@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from pathlib import Path
 
 import click
@@ -19,15 +18,11 @@ from visa_proxy.cli.logs import set_up_logs
 @click.option("--base-url", help="A real base model instead of the sample one: an OpenAI-compatible URL ending in /v1.")
 @click.option("--base-model", help="The model to ask it for, where a request names none.")
 @click.option("--base-key-env", default="BASE_API_KEY", show_default=True, help="Environment variable with its API key.")
-def demo(
-    host: str, port: int, policies: Path | None, base_url: str | None, base_model: str | None, base_key_env: str
-) -> None:
+def demo(host: str, port: int, policies: Path | None, base_url: str | None, base_model: str | None, base_key_env: str) -> None:
     """Start the embedded default: no network, no GPU, no key needed."""
     import uvloop
 
     from visa_proxy.demo.run import run
 
     set_up_logs()
-    uvloop.run(
-        run(host=host, port=port, policies=policies, base_url=base_url, base_model=base_model, base_key_env=base_key_env)
-    )
+    uvloop.run(run(host=host, port=port, policies=policies, base_url=base_url, base_model=base_model, base_key_env=base_key_env))

@@ -25,9 +25,7 @@ def create(tenant: str, as_json: bool) -> None:
     from visa_proxy.policy.schema import TENANT_PATTERN
 
     if not re.fullmatch(TENANT_PATTERN, tenant):
-        raise click.UsageError(
-            f"{tenant!r} is no tenant name; allowed: lower-case letters, digits and dashes, at most 63"
-        )
+        raise click.UsageError(f"{tenant!r} is no tenant name; allowed: lower-case letters, digits and dashes, at most 63")
     key, digest = create_key()
     if as_json:
         click.echo(json.dumps({"tenant": tenant, "key": key, "hash": digest}))

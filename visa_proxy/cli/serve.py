@@ -30,8 +30,6 @@ def serve(path: Path, host: str | None, port: int | None) -> None:
 
     set_up_logs()
     config = load_config(path)
-    config = dataclasses.replace(
-        config, host=host or config.host, port=config.port if port is None else port
-    )
+    config = dataclasses.replace(config, host=host or config.host, port=config.port if port is None else port)
     server = make_server(create_app(config), host=config.host, port=config.port, drain_s=config.drain_s)
     server.run()

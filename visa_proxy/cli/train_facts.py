@@ -22,9 +22,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--out", type=_FOLDER, default=PACKAGE / "assets" / "facts", help="Default: the bundled weights.")
 @click.option("--cache", type=_FOLDER, help="Keep encodings here for the next run with the same data.")
-@click.option(
-    "--start", type=click.Path(path_type=Path, exists=True), help="Weights to go on from; default: random ones."
-)
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Weights to go on from; default: random ones.")
 @click.option("--seed", default=0, show_default=True)
 def facts(data: Path, recipe: Path, out: Path, cache: Path | None, start: Path | None, seed: int) -> None:
     """Train the fact analyzer: does one sentence cover another."""

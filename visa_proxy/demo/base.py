@@ -99,9 +99,7 @@ def create_base_app(base: SampleBase, *, tokens_per_s: float | None = None) -> S
             wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
             chunks = _chunks(head, text, count, usage if wants_usage else None, tokens_per_s)
             return StreamingResponse(chunks, media_type="text/event-stream")
-        choices = [
-            {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for i in range(count)
-        ]
+        choices = [{"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for i in range(count)]
         return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage})
 
     async def failed(request: Request, error: Exception) -> Response:
@@ -144,7 +142,9 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise RequestError("the request body must be a JSON object")
     if body.get("model") != MODEL:
-        raise NotFound(f"the model {body.get('model')!r} does not exist; there is {MODEL!r}", param="model", code="model_not_found")
+        raise NotFound(
+            f"the model {body.get('model')!r} does not exist; there is {MODEL!r}", param="model", code="model_not_found"
+        )
     return body
 
 

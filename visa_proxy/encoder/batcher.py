@@ -50,12 +50,10 @@ class Batcher(Generic[Item, Result]):
             if batch:
                 await self._run(loop, batch)
 
-    async def _run(
-        self, loop: asyncio.AbstractEventLoop, batch: list[tuple[Item, asyncio.Future[Result]]]
-    ) -> None:
+    async def _run(self, loop: asyncio.AbstractEventLoop, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await loop.run_in_executor(self._executor, self._function, [item for item, _ in batch])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  it is the callers who know what to do with it
             for _, future in batch:
                 with contextlib.suppress(asyncio.InvalidStateError):
                     future.set_exception(error)

@@ -88,19 +88,14 @@ class SentenceEncoder:
         return [[known[sentence] for sentence in request] for request in requests]
 
     def _forward(self, sentences: list[str]) -> list[Encoded]:
-        inputs = self._tokenizer(
-            sentences, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        )
+        inputs = self._tokenizer(sentences, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         with self._torch.inference_mode():
             states = self._model(**inputs).last_hidden_state
             mask = inputs["attention_mask"].unsqueeze(-1)
             pooled = (states * mask).sum(1) / mask.sum(1)
             pooled = self._torch.nn.functional.normalize(pooled, dim=-1).numpy()
         lengths = inputs["attention_mask"].sum(1).tolist()
-        return [
-            Encoded(tokens=states[i, :length].numpy().copy(), pooled=pooled[i].copy())
-            for i, length in enumerate(lengths)
-        ]
+        return [Encoded(tokens=states[i, :length].numpy().copy(), pooled=pooled[i].copy()) for i, length in enumerate(lengths)]
 
 
 def installed_weights() -> str | None:

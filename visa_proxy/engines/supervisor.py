@@ -130,7 +130,7 @@ class Supervisor:
         return self._process
 
     async def _until_ready(self) -> None:
-        while not await self._probe():
+        while not await self._probe():  # noqa: ASYNC110  another process, which sends no event
             await asyncio.sleep(POLL_S)
         logger.info("%s is ready", self.name)
         self._ready.set()

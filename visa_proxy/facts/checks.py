@@ -46,13 +46,10 @@ _UNITS: Final = {
     )
     if word != "_"
 }
-_TENS: Final = {
-    word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
-}
+_TENS: Final = {word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
 _SCALES: Final = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "trillion": 10**12}
 _ORDINALS: Final = {
-    word: value
-    for value, word in enumerate("fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), 4)
+    word: value for value, word in enumerate("fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), 4)
 } | {"third": 3}
 _NUMBER_WORD: Final = "|".join(sorted([*_UNITS, *_TENS, *_SCALES], key=len, reverse=True))
 _CURRENCY: Final = {
@@ -122,9 +119,7 @@ def _rendered(found: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     return tuple(sorted(f"{kind}:{text}" for kind, text in found))
 
 
-def _forgive_openers(
-    one: Counter[tuple[str, str]], two: Counter[tuple[str, str]], original: str, rewritten: str
-) -> None:
+def _forgive_openers(one: Counter[tuple[str, str]], two: Counter[tuple[str, str]], original: str, rewritten: str) -> None:
     """A name inside a sentence here may open one there, where its capital tells nothing: any capitalised form will
     do."""
     for mine, others, text in ((one, two, rewritten), (two, one, original)):

@@ -114,8 +114,6 @@ def initial(torch: Any, seed: int) -> Tensors:
     weights: Tensors = {}
     for name, shape in SHAPES.items():
         spread = (1.0 / shape[-1]) ** 0.5
-        weights[name] = (
-            torch.randn(shape, generator=generator) * spread if name.endswith("weight") else torch.zeros(shape)
-        )
+        weights[name] = torch.randn(shape, generator=generator) * spread if name.endswith("weight") else torch.zeros(shape)
     weights["cosine_scale"] += 8.0
     return {name: tensor.requires_grad_() for name, tensor in weights.items()}

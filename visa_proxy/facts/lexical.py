@@ -6,6 +6,7 @@ words that stay.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -64,13 +65,11 @@ def _words(text: str) -> list[str]:
 
 def _moved(codes: Sequence[tuple[str, int, int, int, int]], h: Sequence[str], known: set[str]) -> float:
     """Content words that both have, in another place."""
-    return sum(
-        word in known and word not in _FUNCTION for tag, _, _, h1, h2 in codes if tag != "equal" for word in h[h1:h2]
-    )
+    return sum(word in known and word not in _FUNCTION for tag, _, _, h1, h2 in codes if tag != "equal" for word in h[h1:h2])
 
 
 def _repeats(words: Sequence[str]) -> float:
-    return sum(a == b for a, b in zip(words, words[1:], strict=False))
+    return sum(a == b for a, b in itertools.pairwise(words))
 
 
 def _share(words: Sequence[str], others: set[str]) -> float:

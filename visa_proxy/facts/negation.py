@@ -14,9 +14,7 @@ from typing import Final
 
 _TOKEN: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[.,;:!?()—–]")
 _NOT: Final = "¬"
-_NEGATORS: Final = frozenset(
-    "not never no without none nobody nothing neither nor nowhere hardly scarcely barely".split()
-)
+_NEGATORS: Final = frozenset("not never no without none nobody nothing neither nor nowhere hardly scarcely barely".split())
 _IRREGULAR: Final = {
     "cannot": ["can", _NOT],
     "can't": ["can", _NOT],
@@ -81,7 +79,7 @@ def _attached(tokens: list[str], other: list[str]) -> Iterator[str]:
     blocks = SequenceMatcher(None, tokens, other, autojunk=False).get_matching_blocks()
     matched: dict[int, tuple[int, int, int]] = {}
     for start, there, size in blocks:
-        matched.update({i: (start, there, size) for i in range(start, start + size)})
+        matched.update(dict.fromkeys(range(start, start + size), (start, there, size)))
     for position, token in enumerate(tokens):
         if token != _NOT or position in matched:
             continue

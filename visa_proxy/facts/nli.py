@@ -91,9 +91,7 @@ class EntailmentAnalyzer:
         for comparison, sides in zip(comparisons, asked, strict=True):
             lost, gained = differences(comparison.original, comparison.rewritten)
             # The best premise of a sentence counts, and the weakest sentence of a text.
-            forward, backward = (
-                min((max(next(scores) for _ in found) for found in side), default=1.0) for side in sides
-            )
+            forward, backward = (min((max(next(scores) for _ in found) for found in side), default=1.0) for side in sides)
             reports.append(FactReport(forward, backward, lost, gained))
         return reports
 

@@ -56,9 +56,7 @@ class Endpoint:
         self.timeout_s = timeout_s
         self.name = name
 
-    def request(
-        self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None
-    ) -> Exchange:
+    def request(self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None) -> Exchange:
         """`async with endpoint.request("POST", "/chat/completions", …) as answer:`; `path` may carry a query string."""
         fields = CIMultiDict(headers)
         if self._authorization is not None:
@@ -84,9 +82,7 @@ class Endpoint:
         try:
             return orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            raise UpstreamError(
-                f"the {self.name} answered with something that is not JSON", code="upstream_garbled"
-            ) from error
+            raise UpstreamError(f"the {self.name} answered with something that is not JSON", code="upstream_garbled") from error
 
     def error(self, status: int, raw: bytes, headers: CIMultiDict[str] | None = None) -> UpstreamError:
         """The endpoint's error answer in OpenAI's terms: its status, message, type, param; `code` a string or None.
@@ -140,9 +136,7 @@ class Exchange:
         body: bytes | None,
     ) -> None:
         self._endpoint = endpoint
-        self._open = session.request(
-            method, url, headers=headers, data=body, allow_redirects=False, raise_for_status=False
-        )
+        self._open = session.request(method, url, headers=headers, data=body, allow_redirects=False, raise_for_status=False)
         self._answer: aiohttp.ClientResponse | None = None
 
     async def __aenter__(self) -> Exchange:
@@ -153,9 +147,7 @@ class Exchange:
         self.headers = CIMultiDict(self._answer.headers)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._answer is not None:
             self._answer.release() if kind is None else self._answer.close()
 
@@ -193,4 +185,6 @@ class Exchange:
 def _text(value: Any) -> str | None:
     if value is None or value == "" or value == "None":
         return None
-    return value if isinstance(value, str) else str(orjson.dumps(value), "utf-8") if isinstance(value, dict | list) else str(value)
+    return (
+        value if isinstance(value, str) else str(orjson.dumps(value), "utf-8") if isinstance(value, dict | list) else str(value)
+    )

@@ -28,9 +28,7 @@ def policy_files(directory: Path) -> list[Path]:
     return [path for path in entries if path.suffix in {".yaml", ".yml"} and not path.name.startswith(".")]
 
 
-def load_policies(
-    paths: Iterable[Path], *, bases: Collection[str] | None = None, space: Space | None = None
-) -> PolicySet:
+def load_policies(paths: Iterable[Path], *, bases: Collection[str] | None = None, space: Space | None = None) -> PolicySet:
     """All tenants of `paths`. Raises ConfigError with every problem of every file and every conflict between files.
 
     `bases`: names in the server config, None where not known; `space`: what the detector measures, default schwartz.

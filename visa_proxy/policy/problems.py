@@ -20,9 +20,7 @@ def refusal(message: str) -> PydanticCustomError:
     return PydanticCustomError("refusal", "{reason}", {"reason": message})
 
 
-def validate(
-    document: Document, model: type[Model], context: Mapping[str, Any] | None = None
-) -> tuple[Model | None, list[str]]:
+def validate(document: Document, model: type[Model], context: Mapping[str, Any] | None = None) -> tuple[Model | None, list[str]]:
     """The model, or None and every problem as `file:line:column: key.path: what was found, what is allowed`."""
     if not isinstance(document.data, dict):
         return None, [document.problem((), f"found {_found(document.data)}, expected a mapping of keys")]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -91,11 +91,7 @@ async def _full_stream(call: Call, gateway: Gateway, plan: Plan, answer: Exchang
         stream = await Stream.collect(sse.events(answer.chunks(), max_bytes=MAX_ANSWER_BYTES))
         choices = stream.choices
         results = await _adapt_all(gateway, plan, [(choice.text, choice.skip) for choice in choices.values()])
-    adapted = {
-        index: result.text
-        for index, result in zip(choices, results, strict=True)
-        if result.trace.status == "adapted"
-    }
+    adapted = {index: result.text for index, result in zip(choices, results, strict=True) if result.trace.status == "adapted"}
     visa = gateway.report(call, plan.tenant, plan.profile, [result.trace for result in results])
     for chunk in stream.rewritten(adapted, visa):
         await call.write(chunk)
@@ -152,7 +148,9 @@ def _instructions(call: Call, tenant: Tenant, profile: Profile) -> tuple[str, ..
         return () if profile.instruction is None else (profile.instruction,)
     if not tenant.request_instruction:
         raise PermissionDenied(
-            "This tenant's policy does not take instructions per request", param="X-Visa-Instruction", code="instruction_not_allowed"
+            "This tenant's policy does not take instructions per request",
+            param="X-Visa-Instruction",
+            code="instruction_not_allowed",
         )
     if profile.passthrough:
         raise RequestError(
@@ -180,4 +178,3 @@ def _path(call: Call) -> str:
 def _headers(answer: Exchange) -> HeaderList:
     own = [] if answer.headers.get("content-type", "").startswith("text/event-stream") else [JSON]
     return [*own, *response_headers(answer.headers, without=_OURS)]
-

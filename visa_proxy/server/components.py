@@ -77,9 +77,7 @@ class Components:
         config = self._config.rewriter
         if config.endpoint is not None:
             given = config.endpoint
-            endpoint = Endpoint(
-                self._session, given.url, api_key=given.api_key, timeout_s=given.timeout_s, name="rewriter"
-            )
+            endpoint = Endpoint(self._session, given.url, api_key=given.api_key, timeout_s=given.timeout_s, name="rewriter")
             return ChatRewriter(endpoint, model=given.model or "", style=config.style)
         assert config.launch is not None, "RewriterConfig holds an endpoint or a launch"
         launch = config.launch
@@ -120,8 +118,7 @@ def needs_shield(policies: PolicySet) -> bool:
 def base_endpoints(config: ServerConfig, session: Any) -> dict[str, Endpoint]:
     """The bases of the config, by name."""
     return {
-        name: Endpoint(session, base.url, api_key=base.api_key, timeout_s=base.timeout_s)
-        for name, base in config.bases.items()
+        name: Endpoint(session, base.url, api_key=base.api_key, timeout_s=base.timeout_s) for name, base in config.bases.items()
     }
 
 

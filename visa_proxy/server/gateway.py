@@ -51,9 +51,7 @@ class Gateway:
         for trace in traces:
             self.metrics.answer(tenant.name, profile.name, trace)
             if trace.outcome == "fallback":
-                logger.warning(
-                    "%s tenant=%s profile=%s %s", call.request_id.decode(), tenant.name, profile.name, trace.status
-                )
+                logger.warning("%s tenant=%s profile=%s %s", call.request_id.decode(), tenant.name, profile.name, trace.status)
         statuses = [trace.status for trace in traces] or ["skipped:empty"]
         visa: dict[str, Any] = {"status": next((status for status in statuses if status != "adapted"), "adapted")}
         visa |= {"tenant": tenant.name, "profile": profile.name}

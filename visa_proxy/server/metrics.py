@@ -16,9 +16,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "visa_requests", "Requests answered.", ("tenant", "endpoint", "code"), registry=registry
-        )
+        self._requests = Counter("visa_requests", "Requests answered.", ("tenant", "endpoint", "code"), registry=registry)
         self._seconds = Histogram(
             "visa_request_duration_seconds",
             "Time from request to the last byte of its answer.",

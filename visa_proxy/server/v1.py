@@ -69,7 +69,10 @@ class V1:
                 await call.fail(Stopping("The server is being stopped; send the request again."))
             raise
         except Exception as error:
-            logger.error("%s failed: %s", call.request_id.decode(), type(error).__name__, exc_info=True)
+            # The message of a foreign exception may quote a text; the place it came from is what helps.
+            logger.error(
+                "%s failed: %s", call.request_id.decode(), type(error).__name__, exc_info=logger.isEnabledFor(logging.DEBUG)
+            )
             await call.fail(VisaError("The server had an error while processing your request."))
         finally:
             gateway.metrics.in_flight.dec()
@@ -130,5 +133,3 @@ async def _relay(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     path = call.raw_path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
     body = await call.body(gateway.max_body(tenant))
     await relay(call, gateway.base(tenant), path, body or None)
-
-

@@ -88,9 +88,7 @@ class Shield:
 class _Job:
     """One answer on its way through the shield."""
 
-    def __init__(
-        self, shield: Shield, query: str, answer: str, settings: Settings, model: str | None, trace: Trace
-    ) -> None:
+    def __init__(self, shield: Shield, query: str, answer: str, settings: Settings, model: str | None, trace: Trace) -> None:
         self._shield = shield
         self._query = query
         self._answer = answer
@@ -146,9 +144,7 @@ class _Job:
         trace.status = f"fallback:unverified-{trace.refused[-1]}" if trace.refused else "fallback:rewriter-empty"
         return None
 
-    async def _attempt(
-        self, protected: Protected, before: ValueVector, target: ValueVector, attempt: int
-    ) -> list[Verdict]:
+    async def _attempt(self, protected: Protected, before: ValueVector, target: ValueVector, attempt: int) -> list[Verdict]:
         settings, trace = self._settings, self._trace
         request = RewriteRequest(
             query=self._query,

@@ -99,9 +99,7 @@ def sentences_in(pairs: Sequence[Pair]) -> Iterator[str]:
         yield pair.hypothesis
 
 
-def scores(
-    torch: Any, weights: Tensors, pairs: Sequence[Pair], store: TokenStore, batch: int = 128
-) -> NDArray[np.float64]:
+def scores(torch: Any, weights: Tensors, pairs: Sequence[Pair], store: TokenStore, batch: int = 128) -> NDArray[np.float64]:
     """Log-odds of every pair, in order."""
     result = np.zeros(len(pairs))
     order = sorted(range(len(pairs)), key=lambda i: len(" ".join(pairs[i].premise)) + len(pairs[i].hypothesis))
@@ -217,9 +215,7 @@ def train(
     _save(calibrated(weights, factor, cut), out)
 
 
-def _honest_cut(
-    encoder: SentenceEncoder, out: Path, documents: Sequence[Sequence[str]], recipe: Recipe, seed: int
-) -> float:
+def _honest_cut(encoder: SentenceEncoder, out: Path, documents: Sequence[Sequence[str]], recipe: Recipe, seed: int) -> float:
     """The log-odds that `recipe.honest_pass` of honest rewrites reach: weakest sentence, both ways."""
     analyzer = EntailmentAnalyzer(encoder, out)
     honest = cases(documents, "train", seed, perturbed=False)

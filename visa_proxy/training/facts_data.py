@@ -197,13 +197,7 @@ def _group(
     if similar := perturb.paraphrase(sentence, rng):
         framed.append(similar)
     neighbour = document[i + 1] if i + 1 < len(document) else document[i - 1] if i else None
-    window = (
-        (sentence, neighbour)
-        if neighbour and i + 1 < len(document)
-        else (neighbour, sentence)
-        if neighbour
-        else (sentence,)
-    )
+    window = (sentence, neighbour) if neighbour and i + 1 < len(document) else (neighbour, sentence) if neighbour else (sentence,)
     for text in framed:
         yield Pair(window if rng.random() < 0.25 else (sentence,), text, 1, "framing")
         yield Pair((text,), sentence, 1, "framing")
@@ -222,9 +216,7 @@ def _group(
         yield from _topical(framed, sentence, neighbour, window, rng)
 
 
-def _topical(
-    framed: Sequence[str], sentence: str, neighbour: str, window: tuple[str, ...], rng: random.Random
-) -> Iterator[Pair]:
+def _topical(framed: Sequence[str], sentence: str, neighbour: str, window: tuple[str, ...], rng: random.Random) -> Iterator[Pair]:
     premise = rng.choice([sentence, *framed[:2]])
     yield Pair((premise,), neighbour, 0, "topical")
     yield Pair((neighbour,), premise, 0, "topical")
@@ -239,9 +231,7 @@ def read_snli(data: Path, part: Literal["dev", "test"]) -> list[Pair]:
     """e-SNLI's dev or test sentences. Raises ConfigError when they are not there."""
     names = [data / "e-snli" / f"{name}.{part}" for name in ("s1", "s2", "labels")]
     columns = [_lines(path) for path in names]
-    return [
-        Pair((_tidy(p),), _tidy(h), int(label == "entailment"), "snli") for p, h, label in zip(*columns, strict=True)
-    ]
+    return [Pair((_tidy(p),), _tidy(h), int(label == "entailment"), "snli") for p, h, label in zip(*columns, strict=True)]
 
 
 def read_mnli(data: Path, part: Literal["train", "validation"]) -> list[Pair]:
@@ -260,9 +250,7 @@ def read_conjnli(data: Path) -> list[Pair]:
     """ConjNLI's automatically created training part."""
     rows = [line.split("\t") for line in _lines(data / "conjnli" / "adversarial_train_15k.tsv")[1:]]
     return [
-        Pair((r[0],), r[1], int(r[2].strip() == "entailment"), "conjnli")
-        for r in rows
-        if len(r) == 3 and len(r[0].split()) <= 40
+        Pair((r[0],), r[1], int(r[2].strip() == "entailment"), "conjnli") for r in rows if len(r) == 3 and len(r[0].split()) <= 40
     ]
 
 

@@ -37,9 +37,7 @@ class Case:
     rewritten: str
 
 
-def cases(
-    documents: Sequence[Sequence[str]], split: Split, seed: int, perturbed: bool = True, limit: int = 160
-) -> list[Case]:
+def cases(documents: Sequence[Sequence[str]], split: Split, seed: int, perturbed: bool = True, limit: int = 160) -> list[Case]:
     """An honest rewrite of up to `limit` documents of 3-6 sentences and, when `perturbed`, a spoilt one per kind of
     perturbation.
 
@@ -201,8 +199,6 @@ def summary(found: Sequence[Case], reports: Sequence[FactReport]) -> Mapping[str
     """Kind -> share that reaches the threshold."""
     kinds = sorted({case.kind for case in found})
     return {
-        kind: float(
-            np.mean([r.consistency >= THRESHOLD for c, r in zip(found, reports, strict=True) if c.kind == kind])
-        )
+        kind: float(np.mean([r.consistency >= THRESHOLD for c, r in zip(found, reports, strict=True) if c.kind == kind]))
         for kind in kinds
     }

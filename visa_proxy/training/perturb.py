@@ -188,9 +188,7 @@ def drop_clause(sentence: str, rng: random.Random) -> str | None:
     """The sentence up to one of its commas or conjunctions."""
     words = sentence.split()
     cuts = [
-        m
-        for m in _CLAUSE.finditer(sentence)
-        if len(sentence[: m.start()].split()) >= 3 and len(sentence[m.end() :].split()) >= 2
+        m for m in _CLAUSE.finditer(sentence) if len(sentence[: m.start()].split()) >= 3 and len(sentence[m.end() :].split()) >= 2
     ]
     return sentence[: rng.choice(cuts).start()].rstrip(",;: ") + "." if cuts and len(words) >= 7 else None
 
@@ -206,9 +204,7 @@ def drop_condition(sentence: str) -> str | None:
 def swap_roles(sentence: str, rng: random.Random) -> str | None:
     """Two content words change places."""
     matches = [m for m in re.finditer(r"\b[a-z]{4,}\b", sentence) if m[0] not in _FUNCTION]
-    pairs = [
-        (a, b) for i, a in enumerate(matches) for b in matches[i + 1 :] if b.start() - a.end() > 3 and a[0] != b[0]
-    ]
+    pairs = [(a, b) for i, a in enumerate(matches) for b in matches[i + 1 :] if b.start() - a.end() > 3 and a[0] != b[0]]
     if not pairs:
         return None
     a, b = rng.choice(pairs)
@@ -228,17 +224,11 @@ def garble(sentence: str, rng: random.Random) -> str | None:
     if how == "repeated":
         return f"{head}{word} {word}{rest}"
     spot = rng.randrange(1, len(word))
-    broken = rng.choice(
-        [word[:spot] + word[spot - 1 :], word[:spot] + rng.choice("aeioutrsn") + word[spot + 1 :], word[:spot]]
-    )
+    broken = rng.choice([word[:spot] + word[spot - 1 :], word[:spot] + rng.choice("aeioutrsn") + word[spot + 1 :], word[:spot]])
     return f"{head}{broken}{rest}" if broken != word else None
 
 
 def truncate(sentence: str, rng: random.Random) -> str | None:
     """The end cut off."""
     words = sentence.split()
-    return (
-        " ".join(words[: max(3, int(len(words) * rng.uniform(0.3, 0.75)))]).rstrip(",;:.") + "."
-        if len(words) >= 7
-        else None
-    )
+    return " ".join(words[: max(3, int(len(words) * rng.uniform(0.3, 0.75)))]).rstrip(",;:.") + "." if len(words) >= 7 else None

@@ -44,9 +44,7 @@ class TokenStore:
 
     def window(self, sentences: Sequence[str]) -> Half:
         """The token states of neighbouring sentences, one after the other."""
-        return (
-            self._states[sentences[0]] if len(sentences) == 1 else np.concatenate([self._states[s] for s in sentences])
-        )
+        return self._states[sentences[0]] if len(sentences) == 1 else np.concatenate([self._states[s] for s in sentences])
 
     def lexical(self, premise: tuple[str, ...], hypothesis: str) -> NDArray[np.float32]:
         """`lexical.features`, computed once a pair."""

@@ -59,7 +59,9 @@ class Request:
     kind: str
 
 
-def train(encoder: SentenceEncoder, data: Path, recipe: TranslatorRecipe, out: Path, seed: int, cache: Path | None, split: Split) -> None:
+def train(
+    encoder: SentenceEncoder, data: Path, recipe: TranslatorRecipe, out: Path, seed: int, cache: Path | None, split: Split
+) -> None:
     """Fits the head on the instructions of `split` and writes `out/head.safetensors`. Raises ConfigError for missing data."""
     outputs = (*load_space("schwartz").names, CONFIDENCE)
     examples = training_examples(data, recipe, seed, split)

@@ -59,7 +59,5 @@ def load_space(name: str) -> Space:
     data = yaml.safe_load(source.read_text(encoding="utf-8"))
     return Space(
         name=data["name"],
-        dimensions=tuple(
-            Dimension(**{**entry, "keywords": tuple(entry["keywords"])}) for entry in data["dimensions"]
-        ),
+        dimensions=tuple(Dimension(**{**entry, "keywords": tuple(entry["keywords"])}) for entry in data["dimensions"]),
     )

@@ -21,9 +21,7 @@ class ValueVector:
 
     def __init__(self, space: Space, components: Iterable[float] | NDArray[np.floating]) -> None:
         """Raises ValueError when the number of components is not the space's, or one is not finite."""
-        array = np.asarray(
-            components if isinstance(components, np.ndarray) else list(components), dtype=np.float64
-        )
+        array = np.asarray(components if isinstance(components, np.ndarray) else list(components), dtype=np.float64)
         if array.shape != (len(space),):
             raise ValueError(f"{space.name} has {len(space)} dimensions, got shape {array.shape}")
         if not np.isfinite(array).all():
@@ -49,11 +47,7 @@ class ValueVector:
         return float(self.array[self.space.index[name]])
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, ValueVector)
-            and self.space == other.space
-            and np.array_equal(self.array, other.array)
-        )
+        return isinstance(other, ValueVector) and self.space == other.space and np.array_equal(self.array, other.array)
 
     def __hash__(self) -> int:
         return hash((self.space.name, self.array.tobytes()))
@@ -89,9 +83,7 @@ class ValueVector:
 
     def to_dict(self, digits: int = 4) -> dict[str, float]:
         """Name to component, rounded, in circumplex order."""
-        return {
-            name: round(float(value), digits) for name, value in zip(self.space.names, self.array, strict=True)
-        }
+        return {name: round(float(value), digits) for name, value in zip(self.space.names, self.array, strict=True)}
 
     def _same_space(self, other: ValueVector) -> None:
         if self.space != other.space:
