@@ -12,6 +12,8 @@ import argparse
 import asyncio
 import collections
 import json
+import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +32,7 @@ from visa_proxy.shield.preserve import protect
 RESULTS = ROOT / "docs" / "results"
 AT_ONCE = 2
 RESAMPLES = 2000
+MIN_ADAPTED = 0.7
 console = Console()
 
 
@@ -44,13 +47,13 @@ async def ask(client: AsyncOpenAI, entry: Entry) -> dict[str, Any]:
 
 
 def intact(answer: str, text: str) -> bool:
-    """Every verbatim span of the base's answer stands in the client's text, in order."""
+    """Every verbatim span of the base's answer stands in the client's text, whole and in order."""
     position = 0
     for span in protect(answer).spans:
-        found = text.find(span, position)
-        if found < 0:
+        found = re.compile(rf"(?<!\w){re.escape(span)}(?!\w)").search(text, position)
+        if found is None:
             return False
-        position = found + len(span)
+        position = found.end()
     return True
 
 
@@ -170,6 +173,9 @@ def main() -> None:
         (RESULTS / "demo.md").write_text("\n".join(report), encoding="utf-8")
         (RESULTS / "demo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         plot(rows, tenants, RESULTS / "demo.svg")
+    adapted = np.mean([row["status"] == "adapted" for row in rows])
+    if adapted < MIN_ADAPTED or not all(row["intact"] for row in rows):
+        sys.exit(f"below the mark: {adapted:.0%} adapted (at least {MIN_ADAPTED:.0%}), or a verbatim span was lost")
 
 
 if __name__ == "__main__":

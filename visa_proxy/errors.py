@@ -12,6 +12,10 @@
     │   ├── UpstreamUnavailable    status 503  connection refused, reset, DNS
     │   └── UpstreamTimeout        status 504
     ├── RewriterError              a rewrite could not be had; never reaches a client, `reason` becomes `fallback:<reason>`
+    ├── RewriteRefused             status 502  no verified rewrite, under `on_failure: error`
+    ├── NotReady                   status 503  models are still being loaded, or could not be
+    ├── Stopping                   status 503  the server ends
+    ├── EngineError                a child process did not become ready
     ├── ConfigError                a file we read at start-up or reload is wrong; names file, line, column, key
     └── MissingExtra               an optional dependency is not installed; names the pip line
 
@@ -132,6 +136,32 @@ class RewriterError(VisaError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class RewriteRefused(VisaError):
+    """No verified rewrite, and the policy says `on_failure: error`."""
+
+    status = 502
+    type = "rewrite_error"
+    default_code = "rewrite_unverified"
+
+
+class NotReady(VisaError):
+    """The models are still being loaded, or could not be."""
+
+    status = 503
+    default_code = "not_ready"
+
+
+class Stopping(VisaError):
+    """The server is being stopped, and the time for requests in flight is over."""
+
+    status = 503
+    default_code = "server_stopping"
+
+
+class EngineError(VisaError):
+    """A child process cannot be started or did not become ready; the message names its log and the last line of it."""
 
 
 class ConfigError(VisaError):

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.http import until
-from visa_proxy.engines.supervisor import EngineError, Supervisor
+from visa_proxy.engines.supervisor import Supervisor
 from visa_proxy.engines.transformers import serve_command
+from visa_proxy.errors import EngineError
 
 PYTHON = sys.executable
 SERVES = "import os, sys, time; print('hello', os.environ['MARK'], flush=True); open(sys.argv[1], 'w').write('x'); time.sleep(60)"

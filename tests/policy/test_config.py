@@ -16,7 +16,6 @@ bases:
   default: {url: "http://127.0.0.1:8000/v1/", api_key_env: BASE, timeout_s: 30, model: m}
 rewriter: {url: "http://127.0.0.1:8001/v1", model: visa-rewriter}
 detector: {kind: encoder, path: weights/detector}
-store: sqlite:///visa.db
 """
 MINIMAL = 'bases: {default: {url: "http://127.0.0.1:8000/v1"}}\n'
 
@@ -40,7 +39,6 @@ def test_full_config_has_secrets_and_absolute_paths(tmp_path: Path) -> None:
     assert (config.host, config.port, config.admin_key) == ("0.0.0.0", 9000, "hush-a")
     assert config.policies == tmp_path / "tenants"
     assert config.detector.path == str(tmp_path / "weights/detector") and config.translator.path == BUNDLED
-    assert config.store == f"sqlite:///{tmp_path}/visa.db"
     assert config.rewriter.endpoint is not None and config.rewriter.endpoint.model == "visa-rewriter"
     assert config.rewriter.style == "full" and config.rewriter.launch is None
     assert "hush" not in repr(config)
@@ -49,7 +47,7 @@ def test_full_config_has_secrets_and_absolute_paths(tmp_path: Path) -> None:
 def test_minimal_config_launches_the_bundled_rewriter(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, MINIMAL), {})
     assert config.rewriter.launch == Launch() and config.rewriter.style == "compact"
-    assert (config.body_mb, config.store, config.admin_key) == (4, None, None)
+    assert (config.body_mb, config.admin_key) == (4, None)
     assert config.policies == tmp_path / "policies"
 
 
@@ -77,7 +75,7 @@ def test_every_missing_variable_is_named_with_its_place(tmp_path: Path) -> None:
             "2:29: rewriter.launch.engine: found 'vllm', allowed: 'transf",
         ),
         (MINIMAL + "server: {port: 70000}", "2:16: server.port: found 70000, allowed: a whole number"),
-        (MINIMAL + "store: mysql://x", "2:8: store: allowed: sqlite:///path or postgresql://"),
+        (MINIMAL + "store: mysql://x", "2:8: store: store 'mysql' is not available in this version"),
         (MINIMAL + "tenant: x", "2:1: tenant: unknown key; allowed: server, policies, bases"),
     ],
 )

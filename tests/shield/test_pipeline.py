@@ -12,13 +12,13 @@ from tests.fakes.base import ANSWER, QUESTION, answers
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply, thrilled
 from visa_proxy.detector.load import load_detector
 from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.errors import RewriterError
+from visa_proxy.errors import RewriteRefused, RewriterError
 from visa_proxy.facts.load import load_facts
 from visa_proxy.llm.http import Endpoint, new_session
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.base import RewriteRequest
 from visa_proxy.rewriter.chat import ChatRewriter
-from visa_proxy.shield.pipeline import Adaptation, RewriteRefused, Shield
+from visa_proxy.shield.pipeline import Adaptation, Shield
 from visa_proxy.translator.load import load_translator
 from visa_proxy.values import Target, ValueVector, load_space
 

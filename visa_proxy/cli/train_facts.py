@@ -43,7 +43,3 @@ def facts(data: Path, recipe: Path, out: Path, cache: Path | None, start: Path |
     card = write_card(out, "facts_card", command, lines, recipe.read_text(encoding="utf-8"))
     click.echo("\n".join(lines))
     click.echo(f"wrote {out}: model.safetensors, {card.name}")
-
-
-if __name__ == "__main__":
-    facts()

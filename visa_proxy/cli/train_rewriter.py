@@ -108,7 +108,3 @@ def _train(trainer: Trainer, heldout: Synthesizer) -> None:
                 )
 
         trainer.train(report)
-
-
-if __name__ == "__main__":
-    rewriter()

@@ -15,10 +15,12 @@ from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.engines.transformers import free_port
 from visa_proxy.errors import ConfigError
 from visa_proxy.policy.config import Endpoint, ServerConfig
+from visa_proxy.policy.resolve import PolicySet
 from visa_proxy.server.app import Proxy, create_app
 from visa_proxy.server.run import make_server
 
 START_S: Final = 120.0
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 async def run(
@@ -31,6 +33,8 @@ async def run(
     base_key_env: str,
 ) -> None:
     """Serve until a signal comes. Raises ConfigError when the port is taken or the policies are wrong."""
+    if base_url is not None and policies is None and host not in LOOPBACK:
+        raise ConfigError([f"the keys of the example tenants are published: on {host} give policies of your own with --policies"])
     console = Console(stderr=True)
     with console.status("loading the encoder …"):
         encoder = await asyncio.to_thread(SentenceEncoder)
@@ -49,7 +53,7 @@ async def run(
     try:
         with console.status("starting the rewriter …"):
             await _ready(proxy, tasks[0])
-        console.print(banner(host, port, config, proxy))
+        console.print(banner(host, port, config, proxy), soft_wrap=True, highlight=False, markup=False)
         await tasks[0]
     finally:
         server.should_exit = sample.should_exit = True
@@ -76,9 +80,10 @@ def example_policies() -> Path:
 def banner(host: str, port: int, config: ServerConfig, proxy: Proxy) -> str:
     """What is running, and a call to paste."""
     assert proxy.gateway is not None
-    tenants = proxy.gateway.watcher.current.tenants
-    listed = "\n".join(f"  {name}  (key sk-{name}-demo, profiles {', '.join(t.profiles)})" for name, t in tenants.items())
-    first = next(iter(tenants), "acme-outdoors")
+    policies = proxy.gateway.watcher.current
+    keys = {name: _key(policies, name) for name in policies.tenants}
+    listed = "\n".join(f"  {name}  (key {keys[name]}, profiles {', '.join(t.profiles)})" for name, t in policies.tenants.items())
+    first = next(iter(keys.values()), "YOUR_KEY")
     model = config.bases["default"].model or "your-model"
     return f"""
 visa-proxy is answering on http://{host}:{port}/v1
@@ -86,8 +91,16 @@ visa-proxy is answering on http://{host}:{port}/v1
 
 Paste this into another terminal:
 
-  curl -s http://{host}:{port}/v1/chat/completions -H "Authorization: Bearer sk-{first}-demo" -H "Content-Type: application/json" \\
+  curl -s http://{host}:{port}/v1/chat/completions \\
+    -H "Authorization: Bearer {first}" -H "Content-Type: application/json" \\
     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "How should I plan my working day?"}}]}}'
 
 Ctrl-C stops it.
 """
+
+
+def _key(policies: PolicySet, name: str) -> str:
+    """The published demo key, where it is the tenant's; a key of its own nobody can show."""
+    published = f"sk-{name}-demo"
+    tenant = policies.tenant_for_key(published)
+    return published if tenant is not None and tenant.name == name else "YOUR_KEY"

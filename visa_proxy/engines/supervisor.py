@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from visa_proxy.errors import VisaError
+from visa_proxy.errors import EngineError
 
 logger = logging.getLogger("visa_proxy.engines")
 
@@ -23,10 +24,7 @@ STEADY_S: Final = 60.0
 """A child that ran this long starts again at the shortest wait."""
 STOP_S: Final = 10.0
 POLL_S: Final = 0.1
-
-
-class EngineError(VisaError):
-    """A child did not become ready; the message names the log file and its last line."""
+_SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
 
 class Supervisor:
@@ -42,12 +40,13 @@ class Supervisor:
         log: Path,
         startup_timeout_s: float = 180.0,
     ) -> None:
-        """`probe` answers whether the child serves; `log` takes its output; `env` is added to ours."""
+        """`probe` answers whether the child serves; `log` takes its output, anew at each start; `env` is added to ours without
+        the variables that hold secrets by their names."""
         self.name = name
         self._program = command[0]
         self._command = [sys.executable, "-m", "visa_proxy.engines.tether", str(os.getpid()), *command]
         self._probe = probe
-        self._env = {**os.environ, **env}
+        self._env = {name: value for name, value in os.environ.items() if not _SECRET.search(name)} | dict(env)
         self._log = log
         self._startup_timeout_s = startup_timeout_s
         self._process: asyncio.subprocess.Process | None = None
@@ -117,7 +116,7 @@ class Supervisor:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as output:
+        with self._log.open("wb") as output:
             # A session of its own: Ctrl-C reaches us first, and we stop the child in order.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,

@@ -1,6 +1,7 @@
 """Deterministic checks: what a rewrite must keep exactly, found with regular expressions, compared as multisets.
 
-Kinds: number, date, url, name, code, order (the same numbers or names, exchanged), negation. Wording is normalised
+Kinds: number, date, url, name, code, order (the same numbers, names or sentences, exchanged), repeat (a sentence said
+again), negation. Wording is normalised
 first ("5" = "five", "5 %" = "five percent", "March 5, 2020" = "5 March 2020", "isn't" = "is not"), so that only
 substance counts.
 
@@ -76,6 +77,7 @@ _NUMBER: Final = re.compile(
 )
 _MARKER: Final = re.compile(r"^[ \t]*(?:[-*•+>] |#{1,6} |\d{1,3}[.)] )", re.MULTILINE)
 _WORD: Final = re.compile(r"[^\W\d_](?:[\w'’&-]*\w)?")
+_EDGES: Final = re.compile(r"^[\s\"“”*_(]+|[\s.!:;,\"“”*_)]+$")
 _FUNCTION: Final = frozenset(
     """a an the this that these those it its he she they we you i my your our their his her him them us me in on at by
     for from with to of as if when while and or but so than then also is are was were be been being am do does did
@@ -109,10 +111,29 @@ def differences(original: str, rewritten: str) -> tuple[tuple[str, ...], tuple[s
     lost, gained = list((one - two).elements()), list((two - one).elements())
     if not lost and not gained:
         lost += [("order", text) for text in _exchanged(first, second)]
+    moved, repeated = _rearranged(original, rewritten)
+    lost += [("order", text) for text in moved]
+    gained += [("repeat", text) for text in repeated]
     dropped, inserted = negation_changes(split_sentences(original), split_sentences(rewritten))
     lost += [("negation", text) for text in dropped]
     gained += [("negation", text) for text in inserted]
     return _rendered(lost), _rendered(gained)
+
+
+def _rearranged(original: str, rewritten: str) -> tuple[list[str], list[str]]:
+    """Sentences both texts hold: those that changed places (steps in another order say something else), and those said again."""
+    first, second = ([sentence_key(sentence) for sentence in split_sentences(text)] for text in (original, rewritten))
+    once, again = Counter(first), Counter(second)
+    repeated = [key for key in once if again[key] > once[key]]
+    shared = once & again
+    one, two = ([key for key in keys if shared[key] and key not in repeated] for keys in (first, second))
+    moved = [key for key, other in zip(one, two, strict=False) if key != other][:1] if Counter(one) == Counter(two) else []
+    return moved, repeated
+
+
+def sentence_key(sentence: str) -> str:
+    """A sentence without white space, case and outer punctuation: what two texts have in common has one key."""
+    return _EDGES.sub("", " ".join(sentence.casefold().split()))
 
 
 def _rendered(found: Iterable[tuple[str, str]]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from visa_proxy.encoder.minilm import Array, Encoded, SentenceEncoder
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.errors import ConfigError
 from visa_proxy.facts.base import FactReport
-from visa_proxy.facts.checks import content_stems, differences
+from visa_proxy.facts.checks import content_stems, differences, sentence_key
 from visa_proxy.facts.head import SHAPES, Tensors, logits, pad
 from visa_proxy.facts.lexical import features
 from visa_proxy.optional import need
@@ -24,7 +23,6 @@ WINDOW: Final = 3
 """A sentence may draw on this many neighbouring sentences of the other text, so that joining and splitting cost
 nothing."""
 _CHUNK: Final = 32
-_EDGES: Final = re.compile(r"^[\s\"“”*_(]+|[\s.!:;,\"“”*_)]+$")
 
 
 @dataclass(frozen=True)
@@ -168,9 +166,5 @@ def _candidate(sentence: Sentence, premise: Sequence[Sentence]) -> Candidate:
 
 def _unmatched(sentences: Sequence[str], others: Sequence[str]) -> list[int]:
     """Indices of the sentences that the other text does not hold too, white space, case and outer punctuation aside."""
-    known = {_key(other) for other in others}
-    return [i for i, sentence in enumerate(sentences) if _key(sentence) not in known]
-
-
-def _key(sentence: str) -> str:
-    return _EDGES.sub("", " ".join(sentence.casefold().split()))
+    known = {sentence_key(other) for other in others}
+    return [i for i, sentence in enumerate(sentences) if sentence_key(sentence) not in known]

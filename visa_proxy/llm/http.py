@@ -49,7 +49,7 @@ class Endpoint:
         timeout_s: float = 600.0,
         name: str = "base model",
     ) -> None:
-        """`timeout_s`: until the first byte of an answer, then between two chunks. `name` is how errors call it."""
+        """`timeout_s`: for a whole answer; on a stream until its first byte, then between two chunks. `name` is how errors call it."""
         self._session = session
         self._url = url.rstrip("/")
         self._authorization = f"Bearer {api_key}" if api_key else None
@@ -112,6 +112,8 @@ class Endpoint:
         """The one place where aiohttp's exceptions become ours."""
         try:
             yield
+        except aiohttp.ConnectionTimeoutError as error:
+            raise UpstreamUnavailable(f"the {self.name} did not accept a connection within {CONNECT_TIMEOUT_S:g} s") from error
         except (TimeoutError, aiohttp.ServerTimeoutError) as error:
             raise UpstreamTimeout(f"the {self.name} did not answer within {self.timeout_s:g} s") from error
         except (aiohttp.ClientConnectionError, ConnectionError) as error:
@@ -140,8 +142,9 @@ class Exchange:
         self._answer: aiohttp.ClientResponse | None = None
 
     async def __aenter__(self) -> Exchange:
+        self._deadline = asyncio.get_running_loop().time() + self._endpoint.timeout_s
         with self._endpoint.translate():
-            async with asyncio.timeout(self._endpoint.timeout_s):
+            async with asyncio.timeout_at(self._deadline):
                 self._answer = await self._open
         self.status = self._answer.status
         self.headers = CIMultiDict(self._answer.headers)
@@ -156,7 +159,7 @@ class Exchange:
         assert self._answer is not None
         length = self._answer.content_length
         with self._endpoint.translate():
-            async with asyncio.timeout(self._endpoint.timeout_s):
+            async with asyncio.timeout_at(self._deadline):
                 if length is not None and length <= max_bytes:
                     return await self._answer.read()
                 pieces = bytearray()

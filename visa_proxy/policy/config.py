@@ -72,7 +72,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     admin_key: str | None = field(default=None, repr=False)
-    """Opens the UI and the admin endpoints from anywhere; None: they answer loopback only."""
+    """Shows the problems of policies in /readyz to whoever presents it; None: to loopback only."""
     body_mb: float = 4.0
     """Largest request body in MiB, whatever a tenant's limit says."""
     drain_s: float = 30.0
@@ -81,8 +81,6 @@ class ServerConfig:
     detector: ComponentConfig = field(default_factory=lambda: ComponentConfig("encoder"))
     translator: ComponentConfig = field(default_factory=lambda: ComponentConfig("encoder"))
     facts: ComponentConfig = field(default_factory=lambda: ComponentConfig("nli"))
-    store: str | None = None
-    """sqlite:////absolute/path, postgresql://…, or None: nothing is stored."""
 
 
 def read_config(path: Path) -> ConfigFile:
@@ -130,7 +128,6 @@ class _Builder:
             detector=self._component(file.detector),
             translator=self._component(file.translator),
             facts=self._component(file.facts),
-            store=self._store(file.store),
         )
         if self.problems:
             raise ConfigError(self.problems)
@@ -165,9 +162,3 @@ class _Builder:
     def _path(self, path: str) -> str:
         """Absolute; relative ones start at the config file's folder."""
         return path if path == BUNDLED else str((self.document.path.parent / Path(path).expanduser()).resolve())
-
-    def _store(self, store: str | None) -> str | None:
-        scheme, slashes, path = (store or "").partition(":///")
-        if scheme != "sqlite" or not slashes or path in {"", ":memory:"}:
-            return store
-        return f"sqlite:///{self._path(path)}"

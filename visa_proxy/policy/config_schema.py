@@ -35,9 +35,7 @@ def _http_url(value: str) -> str:
 
 
 def _store_url(value: str) -> str:
-    if not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
-        raise refusal("allowed: sqlite:///path or postgresql://…")
-    return value
+    raise refusal(f"store {value.partition(':')[0]!r} is not available in this version: nothing is stored; leave the key out")
 
 
 def _served_kind(kind: str) -> str:
@@ -58,7 +56,7 @@ class ServerFile(Strict):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """TCP port; 0: a free one."""
     admin_key_env: EnvName | None = None
-    """Variable with the key for UI and admin endpoints; without it they answer loopback only."""
+    """Variable with the key that shows the problems of policies in /readyz to others than loopback."""
     body_mb: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 4.0
     """Largest request body in MiB."""
     drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
@@ -165,4 +163,4 @@ class ConfigFile(Strict):
     facts: FactsFile = FactsFile()
     """Checks that meaning stays."""
     store: Annotated[str, AfterValidator(_store_url)] | None = None
-    """sqlite:///path or postgresql://…; default: nothing is stored."""
+    """Not in this version: nothing is stored."""

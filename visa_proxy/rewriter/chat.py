@@ -27,17 +27,19 @@ class ChatRewriter:
         self._style: Style = style
 
     async def rewrite(self, request: RewriteRequest, *, timeout_s: float) -> Rewrites:
-        """Candidates, the first greedy unless the request sets a temperature. Raises RewriterError when none came."""
+        """Those candidates that came in time, the first greedy unless the request sets a temperature. Raises RewriterError for none."""
+        tasks = [asyncio.ensure_future(self._candidate(request, i)) for i in range(request.candidates)]
         try:
-            async with asyncio.timeout(timeout_s):
-                answers = await asyncio.gather(
-                    *(self._candidate(request, i) for i in range(request.candidates)), return_exceptions=True
-                )
-        except TimeoutError as error:
-            raise RewriterError("timeout", f"the rewriter did not answer within {timeout_s:.1f} s") from error
-        good = [answer for answer in answers if not isinstance(answer, BaseException)]
+            done, _ = await asyncio.wait(tasks, timeout=timeout_s)
+        finally:
+            for task in tasks:
+                task.cancel()
+        # In the order they were asked for; one that is slow or fails costs only itself.
+        ended = [task for task in tasks if task in done]
+        good = [task.result() for task in ended if task.exception() is None]
         if not good:
-            raise next(answer for answer in answers if isinstance(answer, BaseException))
+            failed = [error for task in ended if (error := task.exception()) is not None]
+            raise failed[0] if failed else RewriterError("timeout", f"the rewriter did not answer within {timeout_s:.1f} s")
         return Rewrites(
             texts=tuple(text for text, _, _ in good),
             prompt_tokens=sum(prompt for _, prompt, _ in good),

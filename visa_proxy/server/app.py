@@ -16,7 +16,7 @@ from visa_proxy.errors import NotFound, RequestError, error_body
 from visa_proxy.llm.http import new_session
 from visa_proxy.policy.config import ServerConfig
 from visa_proxy.policy.watch import PolicyWatcher
-from visa_proxy.server.components import Components, base_endpoints, needs_shield
+from visa_proxy.server.components import Components, base_endpoints, check_installed, needs_shield
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.health import health_routes
 from visa_proxy.server.limits import Limiter
@@ -29,10 +29,15 @@ class Proxy:
     """The ASGI app. Its lifespan opens what it needs and closes it; between the two `gateway` is set."""
 
     def __init__(self, config: ServerConfig, *, encoder: Any = None) -> None:
-        """Raises ConfigError when the policies cannot be loaded. `encoder`: a SentenceEncoder to share."""
+        """Raises ConfigError when the policies cannot be loaded, MissingExtra when they need what is not installed.
+
+        `encoder`: a SentenceEncoder to share.
+        """
         self._config = config
         self._encoder = encoder
         self._watcher = PolicyWatcher(config.policies, bases=config.bases, on_change=self._changed)
+        if needs_shield(self._watcher.current):
+            check_installed(config)
         self.gateway: Gateway | None = None
         self._app = Starlette(lifespan=self._lifespan, exception_handlers={HTTPException: _not_found})
         self._v1: V1 | None = None

@@ -77,17 +77,17 @@ class Call:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > max_bytes:
             raise _too_large(max_bytes)
-        body = b""
+        body = bytearray()
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            body += bytes(message.get("body", b""))
+            body += message.get("body", b"")
             if len(body) > max_bytes:
                 raise _too_large(max_bytes)
             if not message.get("more_body", False):
-                self._body = body
-                return body
+                self._body = bytes(body)
+                return self._body
 
     async def gone(self) -> None:
         """Returns when the client has closed the connection. Call only after the body was read."""

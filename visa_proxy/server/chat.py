@@ -10,7 +10,7 @@ from typing import Final
 
 import orjson
 
-from visa_proxy.errors import PermissionDenied, RequestError, UpstreamError
+from visa_proxy.errors import PermissionDenied, RequestError, RewriteRefused, UpstreamError
 from visa_proxy.llm import sse
 from visa_proxy.llm.http import MAX_ANSWER_BYTES, Endpoint, Exchange
 from visa_proxy.policy.resolve import Profile, Tenant, choose_profile
@@ -77,7 +77,8 @@ async def _whole(call: Call, gateway: Gateway, plan: Plan, endpoint: Endpoint, a
     for choice, result in zip(choices, results, strict=True):
         if result.trace.status == "adapted":
             choice.replace(result.text)
-    visa = gateway.report(call, plan.tenant, plan.profile, [result.trace for result in results])
+    traces = {choice.index: result.trace for choice, result in zip(choices, results, strict=True)}
+    visa = gateway.report(call, plan.tenant, plan.profile, traces)
     call.visa[b"x-visa-status"] = visa["status"]
     data["visa"] = visa
     await call.respond(answer.status, orjson.dumps(data), _headers(answer))
@@ -92,7 +93,8 @@ async def _full_stream(call: Call, gateway: Gateway, plan: Plan, answer: Exchang
         choices = stream.choices
         results = await _adapt_all(gateway, plan, [(choice.text, choice.skip) for choice in choices.values()])
     adapted = {index: result.text for index, result in zip(choices, results, strict=True) if result.trace.status == "adapted"}
-    visa = gateway.report(call, plan.tenant, plan.profile, [result.trace for result in results])
+    traces = {index: result.trace for index, result in zip(choices, results, strict=True)}
+    visa = gateway.report(call, plan.tenant, plan.profile, traces)
     for chunk in stream.rewritten(adapted, visa):
         await call.write(chunk)
     await call.write(sse.DONE, more=False)
@@ -112,6 +114,8 @@ async def _adapt(gateway: Gateway, plan: Plan, text: str, skip: str | None) -> A
         return Adaptation(text, Trace(status=skip))
     shield = gateway.components.shield
     if shield is None:
+        if plan.tenant.shield.on_failure == "error":
+            raise RewriteRefused("no verified rewrite: not-ready")
         return Adaptation(text, Trace(status="fallback:not-ready"))
     return await shield.adapt(
         query=plan.query,

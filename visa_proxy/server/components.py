@@ -13,6 +13,7 @@ from typing import Any
 from visa_proxy.engines import transformers as transformers_engine
 from visa_proxy.engines.supervisor import Supervisor
 from visa_proxy.llm.http import Endpoint, new_session
+from visa_proxy.optional import installed
 from visa_proxy.policy.config import BUNDLED, ComponentConfig, ServerConfig, load_config
 from visa_proxy.policy.resolve import PolicySet
 from visa_proxy.rewriter.chat import BUNDLED_MODEL, ChatRewriter
@@ -52,15 +53,22 @@ class Components:
 
     async def ensure(self) -> Shield:
         """The shield, loaded now if it is not yet. Raises ConfigError or MissingExtra when that fails."""
-        if self._loading is None:
+        if self._idle:
             self._loading = asyncio.get_running_loop().create_task(self._load(), name="load components")
+        assert self._loading is not None
         return await asyncio.shield(self._loading)
 
     def follow(self, policies: PolicySet) -> None:
         """Start loading in the background when a reloaded policy needs what was not needed before."""
-        if self._loading is None and needs_shield(policies):
+        if self._idle and needs_shield(policies):
             self._loading = asyncio.get_running_loop().create_task(self._load(), name="load components")
             self._loading.add_done_callback(_report)
+
+    @property
+    def _idle(self) -> bool:
+        """Nothing was loaded yet, or loading failed: what was missing then may be there now."""
+        task = self._loading
+        return task is None or (task.done() and (task.cancelled() or task.exception() is not None))
 
     async def close(self) -> None:
         if self._loading is not None and not self._loading.done():
@@ -74,6 +82,9 @@ class Components:
         return Shield(detector, translator, facts, rewriter)
 
     async def _rewriter(self) -> ChatRewriter:
+        if self.engine is not None:  # of an attempt to load that failed later on
+            await self.engine.stop()
+            self.engine = None
         config = self._config.rewriter
         if config.endpoint is not None:
             given = config.endpoint
@@ -113,6 +124,15 @@ def needs_shield(policies: PolicySet) -> bool:
         tenant.request_instruction or not all(profile.passthrough for profile in tenant.profiles.values())
         for tenant in policies.tenants.values()
     )
+
+
+def check_installed(config: ServerConfig) -> None:
+    """Raises MissingExtra, naming the pip line, when what this config runs in or under this process is not installed."""
+    for module in ("torch", "transformers", "safetensors"):
+        installed(module, extra="local")
+    if config.rewriter.launch is not None:
+        for module in ("requests", "fastapi"):  # what `transformers serve` imports
+            installed(module, extra="demo")
 
 
 def base_endpoints(config: ServerConfig, session: Any) -> dict[str, Endpoint]:

@@ -42,19 +42,21 @@ class Gateway:
         """Bytes."""
         return int(min(tenant.limits.body_mb, self.config.body_mb) * 1024 * 1024)
 
-    def report(self, call: Call, tenant: Tenant, profile: Profile, traces: list[Trace]) -> dict[str, Any]:
+    def report(self, call: Call, tenant: Tenant, profile: Profile, traces: dict[int, Trace]) -> dict[str, Any]:
         """The `visa` object of an answer; counts its choices, and logs those that fell back.
 
-        Its status is that of the only choice; of several, "adapted" when all were, else the first that was not. Several choices
+        `traces`: by the index of the choice.
+
+        The status is that of the only choice; of several, "adapted" when all were, else the first that was not. Several choices
         are listed under `choices`.
         """
-        for trace in traces:
+        for trace in traces.values():
             self.metrics.answer(tenant.name, profile.name, trace)
             if trace.outcome == "fallback":
                 logger.warning("%s tenant=%s profile=%s %s", call.request_id.decode(), tenant.name, profile.name, trace.status)
-        statuses = [trace.status for trace in traces] or ["skipped:empty"]
+        statuses = [trace.status for trace in traces.values()] or ["skipped:empty"]
         visa: dict[str, Any] = {"status": next((status for status in statuses if status != "adapted"), "adapted")}
         visa |= {"tenant": tenant.name, "profile": profile.name}
         if len(traces) == 1:
-            return visa | traces[0].to_dict()
-        return visa | {"choices": [{"index": i, **trace.to_dict()} for i, trace in enumerate(traces)]}
+            return visa | next(iter(traces.values())).to_dict()
+        return visa | {"choices": [{"index": index, **trace.to_dict()} for index, trace in sorted(traces.items())]}

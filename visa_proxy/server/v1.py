@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from visa_proxy.errors import MethodNotAllowed, NotFound, VisaError
+from visa_proxy.errors import MethodNotAllowed, NotFound, Stopping, VisaError
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.auth import authenticate
 from visa_proxy.server.call import Call, ClientGone
@@ -89,13 +89,6 @@ class V1:
         with gateway.limiter.enter(tenant):
             await call.body(gateway.max_body(tenant))
             await _while_connected(call, handler(call, gateway, tenant))
-
-
-class Stopping(VisaError):
-    """The server ends before the answer is there."""
-
-    status = 503
-    default_code = "server_stopping"
 
 
 async def _while_connected(call: Call, work: Awaitable[None]) -> None:

@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from visa_proxy.errors import PermissionDenied, RequestError, VisaError
+from visa_proxy.errors import NotReady, PermissionDenied, RequestError
 from visa_proxy.policy.resolve import Tenant, choose_profile
 from visa_proxy.server.call import Call
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.wire import json_object
-from visa_proxy.shield.pipeline import Shield
+from visa_proxy.shield.pipeline import MAX_CHARACTERS, Shield
 from visa_proxy.values import Space, Target, ValueVector
 
-Text = Annotated[str, StringConstraints(max_length=200_000)]
+Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 Instruction = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"\S")]
 
 
@@ -145,10 +145,3 @@ def _shield(gateway: Gateway) -> Shield:
     if shield is None:
         raise NotReady(f"the components are not ready: {gateway.components.state}")
     return shield
-
-
-class NotReady(VisaError):
-    """The models are still being loaded, or could not be."""
-
-    status = 503
-    default_code = "not_ready"

@@ -97,6 +97,7 @@ def split_model(name: str) -> tuple[str, str]:
 class Choice:
     """The text of one choice of a whole answer."""
 
+    index: int
     message: Json
     text: str
     skip: str | None
@@ -127,13 +128,16 @@ def body_of(data: Any) -> Json:
 def choices_of(data: Json) -> list[Choice]:
     """The choices of a whole answer. Raises UpstreamError when one has no message."""
     choices = []
-    for choice in data["choices"]:
+    for place, choice in enumerate(data["choices"]):
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(message, dict):
             raise UpstreamError("the base model's answer has a choice without a message", code="upstream_garbled")
         content = message.get("content")
         skip = _skip(content, message.get("tool_calls") or message.get("function_call"), message.get("refusal"))
-        choices.append(Choice(message, content if isinstance(content, str) else "", skip))
+        index = choice.get("index")
+        choices.append(
+            Choice(index if isinstance(index, int) else place, message, content if isinstance(content, str) else "", skip)
+        )
     return choices
 
 
@@ -200,7 +204,8 @@ class Stream:
             if chunk.get("error"):
                 raise _stream_error(chunk["error"])
             for choice in chunk.get("choices") or ():
-                self.choices.setdefault(int(choice["index"]), StreamedChoice()).take(choice)
+                choice["index"] = int(choice["index"])  # some servers send a string
+                self.choices.setdefault(choice["index"], StreamedChoice()).take(choice)
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise UpstreamError("the base model's stream is garbled", code="upstream_garbled") from error
         self.chunks.append(chunk)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from visa_proxy.detector.base import Detector
-from visa_proxy.errors import RewriterError, VisaError
+from visa_proxy.errors import RewriteRefused, RewriterError
 from visa_proxy.facts.base import FactAnalyzer
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.base import Rewriter, RewriteRequest
@@ -24,6 +24,10 @@ logger = logging.getLogger("visa_proxy.shield")
 RETRY_TEMPERATURE: Final = 0.7
 MIN_CONFIDENCE: Final = 0.5
 """An instruction understood with less certainty than this is not acted upon."""
+MAX_CHARACTERS: Final = 20_000
+"""Longer answers are left alone: measuring them would hold up everybody else's."""
+MAX_QUERY: Final = 2_000
+"""Characters of a question that are looked at: what it asks for stands at its beginning or not at all."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,6 @@ class Adaptation:
 
     text: str
     trace: Trace
-
-
-class RewriteRefused(VisaError):
-    """No verified rewrite, and the policy says `on_failure: error`."""
-
-    status = 502
-    type = "rewrite_error"
-    default_code = "rewrite_unverified"
 
 
 class Shield:
@@ -68,7 +64,7 @@ class Shield:
         a `fallback:<why>`; only RewriteRefused leaves, and only under `on_failure: error`.
         """
         trace = Trace()
-        job = _Job(self, query, answer, settings, model, trace)
+        job = _Job(self, query[:MAX_QUERY], answer, settings, model, trace)
         try:
             async with asyncio.timeout(settings.timeout_s):
                 text = await job.run(target, instructions)
@@ -95,12 +91,16 @@ class _Job:
         self._settings = settings
         self._model = model
         self._trace = trace
+        self._deadline = asyncio.get_running_loop().time() + settings.timeout_s
 
     async def run(self, target: Target | None, instructions: Sequence[str]) -> str | None:
         """The rewrite, or None with the reason in the trace's status."""
         trace = self._trace
         if not self._answer.strip():
             trace.status = "skipped:empty"
+            return None
+        if len(self._answer) > MAX_CHARACTERS:
+            trace.status = "skipped:too-long"
             return None
         if target is None:
             target = Target("offset", ValueVector.zero(self._shield.detector.space))
@@ -132,7 +132,13 @@ class _Job:
     async def _best(self, protected: Protected, before: ValueVector, target: ValueVector) -> str | None:
         trace = self._trace
         for attempt in range(self._settings.retries + 1):
-            verdicts = await self._attempt(protected, before, target, attempt)
+            try:
+                verdicts = await self._attempt(protected, before, target, attempt)
+            except RewriterError as error:
+                if attempt == self._settings.retries:
+                    raise
+                trace.refused.append(f"rewriter-{error.reason}")
+                continue
             good = [verdict for verdict in verdicts if verdict.refused is None]
             if good:
                 best = max(good, key=lambda verdict: verdict.similarity)
@@ -143,6 +149,10 @@ class _Job:
             trace.consistency = max([*known, trace.consistency or 0.0]) if known else trace.consistency
         trace.status = f"fallback:unverified-{trace.refused[-1]}" if trace.refused else "fallback:rewriter-empty"
         return None
+
+    def _patience(self) -> float:
+        """Seconds to wait for candidates: nine tenths of what is left, so that those that came can still be verified."""
+        return max(0.05, 0.9 * (self._deadline - asyncio.get_running_loop().time()))
 
     async def _attempt(self, protected: Protected, before: ValueVector, target: ValueVector, attempt: int) -> list[Verdict]:
         settings, trace = self._settings, self._trace
@@ -158,7 +168,7 @@ class _Job:
         )
         trace.attempts += settings.candidates
         with trace.stage("rewrite"):
-            rewrites = await self._shield.rewriter.rewrite(request, timeout_s=settings.timeout_s)
+            rewrites = await self._shield.rewriter.rewrite(request, timeout_s=self._patience())
         trace.prompt_tokens += rewrites.prompt_tokens
         trace.completion_tokens += rewrites.completion_tokens
         with trace.stage("verify"):

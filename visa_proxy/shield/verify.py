@@ -52,9 +52,11 @@ class Verifier:
         gain = similarity - before.cosine(target)
         if gain <= 0 or gain < settings.min_gain:
             return Verdict("values", text, after, similarity)
-        consistency = (await self._facts.compare(original, text)).consistency
-        refused = "facts" if consistency < settings.min_consistency else None
-        return Verdict(refused, text, after, similarity, consistency)
+        report = await self._facts.compare(original, text)
+        # What the deterministic checks find refuses a rewrite whatever the policy's threshold.
+        changed = bool(report.lost or report.gained)
+        refused = "facts" if changed or report.consistency < settings.min_consistency else None
+        return Verdict(refused, text, after, similarity, report.consistency)
 
 
 def _like(original: str, text: str) -> str:

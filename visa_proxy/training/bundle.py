@@ -118,6 +118,6 @@ of another value.
 ## Limits
 
 English only. It inserts and exchanges phrases it was shown; it does not paraphrase, and its phrases do not depend on the topic.
-Texts beyond about 130 words or 400 tokens were not in training: the shield sends windows. Values outside Schwartz's ten, and
+Texts beyond about 130 words or 400 tokens were not in training. Values outside Schwartz's ten, and
 levels other than -1, -0.5, 0.5 and 1, are unknown to it. For production serve a larger model, or a LoRA adapter on your base.
 """

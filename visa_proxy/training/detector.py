@@ -47,14 +47,9 @@ class DetectorRecipe(BaseModel):
     tricky_weight: float = Field(2.0, ge=0)
 
 
-def train(
-    encoder: SentenceEncoder, data: Path, recipe: DetectorRecipe, out: Path, seed: int, cache: Path | None, split: Split
-) -> None:
-    """Fits the head on the phrases of `split` and writes `out/head.safetensors`. `cache`: folder for encodings.
-
-    Raises ConfigError for missing data.
-    """
-    examples = training_examples(data, recipe, seed, split)
+def train(encoder: SentenceEncoder, data: Path, recipe: DetectorRecipe, out: Path, seed: int, cache: Path | None) -> None:
+    """Fits the head and writes `out/head.safetensors`. `cache`: folder for encodings. Raises ConfigError for missing data."""
+    examples = training_examples(data, recipe, seed)
     texts = [text for e in examples for text in (*e.clauses, *([e.query] if e.query else []))]
     with Progress() as progress:
         encodings = encode_all(encoder, texts, progress, cache)
@@ -75,10 +70,10 @@ class ClippedError:
         return ((error * masks).sum(1) * weights).mean()
 
 
-def training_examples(data: Path, recipe: DetectorRecipe, seed: int, split: Split) -> list[Example]:
-    """Everything the head learns from; of data labelled by others, nothing of a held-out part."""
+def training_examples(data: Path, recipe: DetectorRecipe, seed: int) -> list[Example]:
+    """Everything the head learns from; nothing of a held-out part."""
     order = np.random.default_rng(seed)
-    pool = phrases(split)
+    pool = phrases("train")
     examples = [*dressed(data, recipe, pool, order), *alone(pool)]
     for row in (row for row in read_fulcra(data) if not row.heldout):
         examples += _whole(row, recipe.fulcra_weight)

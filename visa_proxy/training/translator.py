@@ -59,12 +59,10 @@ class Request:
     kind: str
 
 
-def train(
-    encoder: SentenceEncoder, data: Path, recipe: TranslatorRecipe, out: Path, seed: int, cache: Path | None, split: Split
-) -> None:
-    """Fits the head on the instructions of `split` and writes `out/head.safetensors`. Raises ConfigError for missing data."""
+def train(encoder: SentenceEncoder, data: Path, recipe: TranslatorRecipe, out: Path, seed: int, cache: Path | None) -> None:
+    """Fits the head and writes `out/head.safetensors`. Raises ConfigError for missing data."""
     outputs = (*load_space("schwartz").names, CONFIDENCE)
-    examples = training_examples(data, recipe, seed, split)
+    examples = training_examples(data, recipe, seed)
     with Progress() as progress:
         encodings = encode_all(encoder, (clause for e in examples for clause in e.clauses), progress, cache)
         fitter = Fitter(encodings, recipe.fit, outputs, _Error(recipe.confidence_weight), progress)
@@ -87,11 +85,11 @@ class _Error:
         return ((error.sum(1) + self.confidence_weight * sure) * weights).mean()
 
 
-def training_examples(data: Path, recipe: TranslatorRecipe, seed: int, split: Split) -> list[Example]:
-    """Everything the head learns from."""
+def training_examples(data: Path, recipe: TranslatorRecipe, seed: int) -> list[Example]:
+    """Everything the head learns from; nothing of a held-out part."""
     order = np.random.default_rng(seed)
-    written = list(hand_written(split))
-    filled = [*templates("train", recipe.templates, order), *spoken(data, split, recipe.spoken, order)]
+    written = list(hand_written("train"))
+    filled = [*templates("train", recipe.templates, order), *spoken(data, recipe.spoken, order)]
     requests = [*filled, *off_topic(data, "train", recipe.off_topic, order), *written * recipe.repeat]
     pool = [*written, *written, *filled]
     return [_example(request) for request in [*requests, *(joined(pool, order) for _ in range(recipe.pairs))]]
@@ -110,10 +108,10 @@ def hand_written(split: Split) -> Iterator[Request]:
             yield Request(text, one_hot("power", 0.0), "neutral")
 
 
-def spoken(data: Path, split: Split, count: int, order: np.random.Generator) -> list[Request]:
+def spoken(data: Path, count: int, order: np.random.Generator) -> list[Request]:
     """What the reader is to be told, as a request: training phrases, and persona statements whose label leaves no value open."""
     frames = _data("lexicon")["spoken"]
-    pool = [(phrase.text.strip(" ,.;"), one_hot(phrase.value, phrase.level)) for phrase in phrases(split)]
+    pool = [(phrase.text.strip(" ,.;"), one_hot(phrase.value, phrase.level)) for phrase in phrases("train")]
     pool = [entry for entry in pool if len(entry[0].split()) > 2]
     pool += [(row.text.strip(" ."), row.target) for row in read_personas(data) if not row.heldout]
     chosen = [pool[i] for i in order.permutation(len(pool))[:count]]
