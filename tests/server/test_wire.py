@@ -12,6 +12,7 @@ from visa_proxy.server.wire import split_model
     [
         ("sample", ("sample", "")),
         ("sample@bold", ("sample", "bold")),
+        ("@bold", ("", "bold")),
         ("@cf/meta/llama", ("@cf/meta/llama", "")),
         ("@cf/meta/llama@bold", ("@cf/meta/llama", "bold")),
         ("claude@20240229", ("claude@20240229", "")),

@@ -126,7 +126,7 @@ def _read(text: tuple[str, ...]) -> str:
     joined = " ".join(text)
     if not joined and not sys.stdin.isatty():
         try:
-            joined = sys.stdin.read()
+            joined = sys.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError as error:
             raise RequestError("standard input is not valid UTF-8") from error
     if not joined.strip():

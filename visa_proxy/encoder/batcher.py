@@ -53,6 +53,8 @@ class Batcher(Generic[Item, Result]):
     async def _run(self, loop: asyncio.AbstractEventLoop, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await loop.run_in_executor(self._executor, self._function, [item for item, _ in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results for {len(batch)} items")
         except Exception as error:  # noqa: BLE001  it is the callers who know what to do with it
             for _, future in batch:
                 with contextlib.suppress(asyncio.InvalidStateError):

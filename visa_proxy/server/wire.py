@@ -84,13 +84,13 @@ class ChatRequest:
 
 
 def split_model(name: str) -> tuple[str, str]:
-    """`model@profile` → (model, profile); ("model", "") without a profile.
+    """`model@profile` → (model, profile), `@profile` → ("", profile); ("model", "") without a profile.
 
     Some model names hold an @ of their own (`@cf/meta/llama`, `claude@20240229`): what follows the last one is a profile only when it
     could be the name of one and is no bare number.
     """
     head, _, tail = name.rpartition("@")
-    return (head, tail) if head and _PROFILE.fullmatch(tail) and not tail.isdigit() else (name, "")
+    return (head, tail) if "@" in name and _PROFILE.fullmatch(tail) and not tail.isdigit() else (name, "")
 
 
 @dataclass

@@ -26,7 +26,7 @@ class ValueVector:
             raise ValueError(f"{space.name} has {len(space)} dimensions, got shape {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError("value vector components must be finite")
-        array = np.clip(array, -1.0, 1.0)
+        array = np.clip(array, -1.0, 1.0) + 0.0  # no -0.0: equal vectors have equal hashes
         array.setflags(write=False)
         self.space = space
         self.array = array
