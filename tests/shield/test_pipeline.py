@@ -78,7 +78,7 @@ async def test_a_retry_is_warmer_and_may_succeed(shield: Shield, rewriter: FakeR
     assert result.trace.status == "adapted"
     assert (result.trace.attempts, result.trace.refused) == (3, ["unchanged", "unchanged"])
     assert (result.trace.prompt_tokens, result.trace.completion_tokens) == (300, 120)
-    assert [body["temperature"] for body in rewriter.asked] == [0.0, 0.7, 0.7]
+    assert [body["temperature"] for body in rewriter.asked] == [0.0, 0.5, 0.5]
 
 
 async def test_thresholds(shield: Shield) -> None:

@@ -15,6 +15,8 @@ from visa_proxy.rewriter.prompt import Style, render
 BUNDLED_MODEL: Final = Path(__file__).parent.parent / "assets" / "rewriter"
 """The small model that comes with the package; its prompt style is "compact"."""
 MAX_REPLY_BYTES: Final = 1024 * 1024
+SAMPLING: Final = 0.4
+"""Temperature of the candidates after the first: warm enough to differ, cool enough to copy."""
 _THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
@@ -50,7 +52,7 @@ class ChatRewriter:
         body: dict[str, Any] = {
             "model": request.model or self._model,
             "messages": render(self._style, query=request.query, text=request.text, target=request.target),
-            "temperature": request.temperature if index == 0 else max(request.temperature, 0.6),
+            "temperature": request.temperature if index == 0 else max(request.temperature, SAMPLING),
             # A token is at least one byte, and a rewrite is about as long as its source: beyond this it has lost its way.
             "max_tokens": 64 + len(request.text.encode()) // 2,
             "stream": False,

@@ -21,7 +21,7 @@ from visa_proxy.values import Target, ValueVector
 
 logger = logging.getLogger("visa_proxy.shield")
 
-RETRY_TEMPERATURE: Final = 0.7
+RETRY_TEMPERATURE: Final = 0.5
 MIN_CONFIDENCE: Final = 0.5
 """An instruction understood with less certainty than this is not acted upon."""
 MAX_CHARACTERS: Final = 20_000
