@@ -30,7 +30,7 @@ REWRITER: Final = "parrot-rewriter"
 PLAIN_KEY: Final = "sk-plain"
 SAFE_KEY: Final = "sk-safe"
 
-WALK: Final = "A short walk each morning keeps the heart healthy."
+WALK: Final = "A short walk each morning takes half an hour."
 GIBBERISH: Final = "Bronze lamps quarrel under seventeen violet umbrellas!"
 SWIM: Final = "Swimming trains nearly all your muscles at once."
 OFF_TOPIC: Final = "Security and safety protect everybody from danger or harm."
@@ -281,7 +281,7 @@ class TestAdapting:
         assert len({chunk.id for chunk in chunks}) == 1
         assert chunks[-1].usage is not None
         assert chunks[-1].usage.completion_tokens > 1
-        assert _visa(chunks[-1])["status"] == ("adapted" if text == SAFE_DRIVE else "fallback:unverified-values")
+        assert _visa(chunks[-1])["status"].startswith("adapted" if text == SAFE_DRIVE else "fallback:unverified-")
 
     def test_stream_is_kept_alive_while_vllm_is_slow(self, safe: openai.OpenAI, vllm: Child) -> None:
         with safe.chat.completions.with_streaming_response.create(
