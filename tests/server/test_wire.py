@@ -17,7 +17,7 @@ from visa_proxy.server.wire import split_model
         ("@cf/meta/llama@bold", ("@cf/meta/llama", "bold")),
         ("claude@20240229", ("claude@20240229", "")),
         ("claude@20240229@bold", ("claude@20240229", "bold")),
-        ("sample@", ("sample@", "")),
+        ("sample@", ("sample", "")),
     ],
 )
 def test_split_model(name: str, parts: tuple[str, str]) -> None:

@@ -90,7 +90,9 @@ def split_model(name: str) -> tuple[str, str]:
     could be the name of one and is no bare number.
     """
     head, _, tail = name.rpartition("@")
-    return (head, tail) if "@" in name and _PROFILE.fullmatch(tail) and not tail.isdigit() else (name, "")
+    if "@" not in name:
+        return name, ""
+    return (head, tail) if not tail or (_PROFILE.fullmatch(tail) and not tail.isdigit()) else (name, "")
 
 
 @dataclass
