@@ -54,15 +54,18 @@ class Components:
     async def ensure(self) -> Shield:
         """The shield, loaded now if it is not yet. Raises ConfigError or MissingExtra when that fails."""
         if self._idle:
-            self._loading = asyncio.get_running_loop().create_task(self._load(), name="load components")
+            self._loading = self._start()
         assert self._loading is not None
         return await asyncio.shield(self._loading)
 
     def follow(self, policies: PolicySet) -> None:
         """Start loading in the background when a reloaded policy needs what was not needed before."""
         if self._idle and needs_shield(policies):
-            self._loading = asyncio.get_running_loop().create_task(self._load(), name="load components")
+            self._loading = self._start()
             self._loading.add_done_callback(_report)
+
+    def _start(self) -> asyncio.Task[Shield]:
+        return asyncio.get_running_loop().create_task(self._load(), name="load components")
 
     @property
     def _idle(self) -> bool:
