@@ -1,14 +1,17 @@
 """What a passed-through request costs: CPU per request and memory, beside smg in the same run.
 
     python benchmarks/passthrough.py [--rounds 5] [--seconds 4]
+    python benchmarks/passthrough.py --stream [--rounds 5] [--streams 32]
 
-Needs nginx (the static upstream) and wrk (the load) from the system's packages; smg (`pip install smg`, any environment) is measured when
-the program is on PATH or named by the variable SMG. Rounds alternate between the two; the medians and the ratio are what to quote.
+The first needs nginx (the static upstream) and wrk (the load) from the system's packages. The second measures CPU per chunk of a streamed
+answer: 300 chunks, 20 ms apart, on so many streams at once. smg (`pip install smg`, any environment) is measured when the program is on
+PATH or named by the variable SMG. Rounds alternate between the two; the medians and the ratio are what to quote.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import re
@@ -20,15 +23,19 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import chunks
 from proxy import ROOT, cpu_s, free_port, machine, rss_mb, running
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 HERE = Path(__file__).parent
 CONNECTIONS = 32
+UPSTREAM_PORT = 9000
 WARM_UP_S = 2
 console = Console()
 
@@ -90,6 +97,48 @@ def start_smg(program: str, port: int, log: Path) -> subprocess.Popen[bytes]:
     raise RuntimeError(f"smg did not answer: {log.read_text(errors='replace')[-1000:]}")
 
 
+@dataclass(frozen=True)
+class StreamRound:
+    """So many streamed answers through one gateway."""
+
+    cpu_us: float
+    """Per chunk that was delivered."""
+    events: int
+    lost: int
+    reads: int
+    rss_mb: float
+
+
+def stream_burst(url: str, pid: int, streams: int) -> StreamRound:
+    """One answer on each of `streams` connections, after a warm-up."""
+    port = int(url.rpartition(":")[2])
+    chunks.read(port, streams=streams, answers=streams)
+    before = cpu_s(pid)
+    count = chunks.read(port, streams=streams, answers=streams)
+    spent = cpu_s(pid) - before
+    lost = streams * chunks.CHUNKS - count.events
+    return StreamRound(spent / max(count.events, 1) * 1e6, count.events, lost, count.reads, rss_mb(pid))
+
+
+def stream_report(rounds: dict[str, list[StreamRound]], streams: int) -> None:
+    ours = rounds["visa-proxy"]
+    head = f"pass-through of streams, {streams} at once, {chunks.CHUNKS} chunks {chunks.APART_S * 1000:g} ms apart"
+    console.print(f"{head}, {machine()}; medians of {len(ours)} rounds")
+    table = Table("gateway", "CPU µs per chunk", "chunks", "lost", "reads by the clients", "RSS MB")
+    for name, mine in rounds.items():
+        middle = [statistics.median(cell) for cell in ([row.cpu_us for row in mine], [row.rss_mb for row in mine])]
+        counts = (sum(row.events for row in mine), sum(row.lost for row in mine), sum(row.reads for row in mine))
+        table.add_row(name, f"{middle[0]:.1f}", *(f"{count:,}" for count in counts), f"{middle[1]:,.0f}")
+    console.print(table)
+    compare("CPU per chunk", ours, rounds.get("smg", []))
+
+
+def compare(what: str, ours: Sequence[Round | StreamRound], theirs: Sequence[Round | StreamRound]) -> None:
+    ratios = [mine.cpu_us / other.cpu_us for mine, other in zip(ours, theirs, strict=False)]
+    if ratios:
+        console.print(f"{what}, visa-proxy / smg: median {statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})")
+
+
 def report(rounds: dict[str, list[Round]]) -> None:
     console.print(f"pass-through, {CONNECTIONS} connections, {machine()}; medians of {len(rounds['visa-proxy'])} rounds")
     table = Table("gateway", "requests/s", "CPU µs per request", "RSS MB", "failed")
@@ -97,48 +146,66 @@ def report(rounds: dict[str, list[Round]]) -> None:
         cells = [[row.requests_per_s for row in mine], [row.cpu_us for row in mine], [row.rss_mb for row in mine]]
         table.add_row(name, *(f"{statistics.median(cell):,.0f}" for cell in cells), str(sum(row.failed for row in mine)))
     console.print(table)
-    if "smg" in rounds:
-        ratios = [ours.cpu_us / theirs.cpu_us for ours, theirs in zip(rounds["visa-proxy"], rounds["smg"], strict=True)]
-        console.print(
-            f"CPU per request, visa-proxy / smg: median {statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
-        )
+    compare("CPU per request", rounds["visa-proxy"], rounds.get("smg", []))
+
+
+@contextlib.contextmanager
+def gateways(folder: Path) -> Iterator[dict[str, tuple[str, int]]]:
+    """URL and process id of what is measured, in front of the upstream on port 9000."""
+    port, smg = free_port(), os.environ.get("SMG") or shutil.which("smg")
+    with running("serve", "--config", str(config(folder, port)), port=port, log=folder / "serve.log") as pid:
+        targets = {"visa-proxy": (f"http://127.0.0.1:{port}", pid)}
+        if smg is None:
+            yield targets
+            return
+        other = free_port()
+        process = start_smg(smg, other, folder / "smg.log")
+        try:
+            yield {**targets, "smg": (f"http://127.0.0.1:{other}", process.pid)}
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def measure_streams(folder: Path, rounds: int, streams: int) -> None:
+    with chunks.sender(UPSTREAM_PORT, folder / "sender.log"), gateways(folder) as targets:
+        found: dict[str, list[StreamRound]] = {target: [] for target in targets}
+        for _ in track(range(rounds), description="rounds", console=console):
+            for target, (url, pid) in targets.items():
+                found[target].append(stream_burst(url, pid, streams))
+    stream_report(found, streams)
+
+
+def measure_requests(folder: Path, rounds: int, seconds: int) -> None:
+    for program in ("nginx", "wrk"):
+        if shutil.which(program) is None:
+            sys.exit(f"{program} is not installed: it is in the system's packages (apt-get install {program})")
+    subprocess.run(["nginx", "-p", str(folder), "-c", str(HERE / "upstream.conf")], check=True, cwd=ROOT)
+    try:
+        with gateways(folder) as targets:
+            found: dict[str, list[Round]] = {target: [] for target in targets}
+            for _ in range(rounds):
+                for target, (url, pid) in targets.items():
+                    found[target].append(burst(url, pid, seconds))
+        report(found)
+    finally:
+        nginx = folder / "upstream.pid"
+        if nginx.exists():
+            os.kill(int(nginx.read_text()), 15)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--seconds", type=int, default=4, help="of load per round")
+    parser.add_argument("--stream", action="store_true", help="streamed answers: CPU per chunk")
+    parser.add_argument("--streams", type=int, default=CONNECTIONS, help="at once")
     options = parser.parse_args()
-    for program in ("nginx", "wrk"):
-        if shutil.which(program) is None:
-            sys.exit(f"{program} is not installed: it is in the system's packages (apt-get install {program})")
-    smg = os.environ.get("SMG") or shutil.which("smg")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        subprocess.run(["nginx", "-p", name, "-c", str(HERE / "upstream.conf")], check=True, cwd=ROOT)
-        children: list[subprocess.Popen[bytes]] = []
-        try:
-            port = free_port()
-            path = config(folder, port)
-            targets: dict[str, tuple[str, int]] = {}
-            with running("serve", "--config", str(path), port=port, log=folder / "serve.log") as pid:
-                targets["visa-proxy"] = (f"http://127.0.0.1:{port}", pid)
-                if smg is not None:
-                    other = free_port()
-                    children.append(start_smg(smg, other, folder / "smg.log"))
-                    targets["smg"] = (f"http://127.0.0.1:{other}", children[-1].pid)
-                rounds: dict[str, list[Round]] = {target: [] for target in targets}
-                for _ in range(options.rounds):
-                    for target, (url, target_pid) in targets.items():
-                        rounds[target].append(burst(url, target_pid, options.seconds))
-            report(rounds)
-        finally:
-            for child in children:
-                child.terminate()
-                child.wait(10)
-            nginx = folder / "upstream.pid"
-            if nginx.exists():
-                os.kill(int(nginx.read_text()), 15)
+        if options.stream:
+            measure_streams(Path(name), options.rounds, options.streams)
+        else:
+            measure_requests(Path(name), options.rounds, options.seconds)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 START_S = 150.0
@@ -36,13 +37,19 @@ def running(*arguments: str, port: int, log: Path) -> Iterator[int]:
             process.wait()
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Raises RuntimeError with the end of the log when the process ends or does not answer in time."""
+def wait_for(
+    url: str,
+    process: subprocess.Popen[bytes],
+    log: Path,
+    *,
+    ready: Callable[[Any], bool] = lambda answer: answer["status"] == "ok",
+) -> None:
+    """Waits until `url` gives JSON that is `ready`. Raises RuntimeError with the end of the log when it does not in time, or ends."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=2) as answer:
-                if json.load(answer)["status"] == "ok":
+                if ready(json.load(answer)):
                     return
         except OSError:
             pass

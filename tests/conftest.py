@@ -55,5 +55,5 @@ async def start(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Start
 @pytest.fixture
 def short_keep_alive(monkeypatch: pytest.MonkeyPatch) -> float:
     """Seconds between two keep-alive comments."""
-    monkeypatch.setattr("visa_proxy.server.chat.KEEP_ALIVE_S", 0.05)
+    monkeypatch.setattr("visa_proxy.server.streaming.KEEP_ALIVE_S", 0.05)
     return 0.05

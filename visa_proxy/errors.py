@@ -1,30 +1,41 @@
 """Every exception visa-proxy raises on purpose.
 
-    VisaError                      status 500  api_error
-    ├── RequestError               status 400  invalid_request_error     the caller sent something we cannot take
-    │   ├── AuthenticationError    status 401  code invalid_api_key
+                                                                          what a client is told about asking again
+    VisaError                      status 500  api_error                  -
+    ├── RequestError               status 400  invalid_request_error      -      the caller sent something we cannot take
+    │   ├── AuthenticationError    status 401  code invalid_api_key       -
     │   ├── PermissionDenied       status 403  code profile_not_allowed | instruction_not_allowed | ...
     │   ├── NotFound               status 404  code model_not_found | unknown_url | ...
-    │   ├── MethodNotAllowed       status 405
-    │   ├── PayloadTooLarge        status 413
-    │   └── RateLimited            status 429  type rate_limit_error
-    ├── UpstreamError              status 502  the base model failed; carries the base's status where it has one
-    │   ├── UpstreamUnavailable    status 503  connection refused, reset, DNS
-    │   └── UpstreamTimeout        status 504
+    │   ├── MethodNotAllowed       status 405                             -
+    │   ├── RequestTimeout         status 408  code request_timeout       -      the request came too slowly; the connection ends
+    │   ├── PayloadTooLarge        status 413  code payload_too_large     -
+    │   ├── RateLimited            status 429  type rate_limit_error      yes, after the time that the limit needs
+    │   └── HeadersTooLarge        status 431  code headers_too_large     -
+    ├── UpstreamError              status 502  the base model failed; carries the base's status and retry headers where it has any
+    │   ├── UpstreamUnavailable    status 503  code upstream_unavailable  yes    refused, reset, DNS; `unsent`: nothing had been sent
+    │   └── UpstreamTimeout        status 504  code upstream_timeout      no     the base may still be working on it
+    ├── DeadlineExceeded           status 504  code timeout               no     the request took longer than `limits.total_s`
     ├── RewriterError              a rewrite could not be had; never reaches a client, `reason` becomes `fallback:<reason>`
-    ├── RewriteRefused             status 502  no verified rewrite, under `on_failure: error`
-    ├── NotReady                   status 503  models are still being loaded, or could not be
-    ├── Stopping                   status 503  the server ends
+    ├── RewriteRefused             status 502  code rewrite_unverified    no     no verified rewrite, under `on_failure: error`
+    ├── NotReady                   status 503  code not_ready             yes    models are still being loaded, or could not be
+    ├── Stopping                   status 503  code server_stopping       yes    the server ends
     ├── EngineError                a child process did not become ready
     ├── ConfigError                a file we read at start-up or reload is wrong; names file, line, column, key
     └── MissingExtra               an optional dependency is not installed; names the pip line
 
+Asking again: "yes" and "no" are the response headers retry-after, retry-after-ms and x-should-retry, which OpenAI's clients obey; "-" leaves
+it to them (they repeat 408, 409, 429 and everything from 500 on).
 `status`, `type`, `param` and `code` are those of OpenAI's error JSON; `error_body` renders them.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+_SOON: Final = MappingProxyType({"retry-after": "1", "x-should-retry": "true"})
+_NEVER: Final = MappingProxyType({"x-should-retry": "false"})
 
 
 class VisaError(Exception):
@@ -33,13 +44,15 @@ class VisaError(Exception):
     status: int = 500
     type: ClassVar[str] = "api_error"
     default_code: ClassVar[str | None] = None
+    default_headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What `headers` begins with."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
-        self.headers: dict[str, str] = {}
-        """Response headers that go with the error, such as retry-after."""
+        self.headers: dict[str, str] = dict(self.default_headers)
+        """Response headers that go with the error, such as retry-after; names in lower case."""
         self.code = code if code is not None else self.default_code
 
 
@@ -75,6 +88,14 @@ class MethodNotAllowed(RequestError):
     status = 405
 
 
+class RequestTimeout(RequestError):
+    """The client did not send its request within the time it has. The connection ends: what is still to come cannot be told apart."""
+
+    status = 408
+    default_code = "request_timeout"
+    default_headers = MappingProxyType({"connection": "close"})
+
+
 class PayloadTooLarge(RequestError):
     """The body exceeds the tenant's `limits.body_mb`."""
 
@@ -82,18 +103,30 @@ class PayloadTooLarge(RequestError):
     default_code = "payload_too_large"
 
 
+class HeadersTooLarge(RequestError):
+    """Request line and headers exceed the tenant's `limits.header_kb`, or what the server takes."""
+
+    status = 431
+    default_code = "headers_too_large"
+
+
 class RateLimited(RequestError):
-    """The tenant's concurrency or rate limit is reached."""
+    """The tenant's concurrency or rate limit is reached. `wait_s`: seconds until a request may pass, > 0."""
 
     status = 429
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
 
+    def __init__(self, message: str, *, wait_s: float = 1.0, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param=param, code=code)
+        wait_ms = max(1, round(wait_s * 1000))
+        self.headers |= {"retry-after": str(-(-wait_ms // 1000)), "retry-after-ms": str(wait_ms), "x-should-retry": "true"}
+
 
 class UpstreamError(VisaError):
     """The base model answered with an error, or with something that is no answer.
 
-    `status` is the base's own where it sent one (4xx and 5xx are passed on), else 502.
+    `status` is the base's own where it sent one (4xx and 5xx are passed on), else 502; so are retry headers among `headers`.
     """
 
     status = 502
@@ -117,10 +150,16 @@ class UpstreamError(VisaError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """No connection to the base model."""
+    """No connection to the base model, or one that broke before the answer began."""
 
     status = 503
     default_code = "upstream_unavailable"
+    default_headers = _SOON
+
+    def __init__(self, message: str, *, unsent: bool = False) -> None:
+        super().__init__(message)
+        self.unsent = unsent
+        """Not a byte of the request has left: the connection was never made. It may be sent again, here or elsewhere."""
 
 
 class UpstreamTimeout(UpstreamError):
@@ -128,6 +167,15 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     default_code = "upstream_timeout"
+    default_headers = _NEVER
+
+
+class DeadlineExceeded(VisaError):
+    """The request took longer than the tenant's `limits.total_s`."""
+
+    status = 504
+    default_code = "timeout"
+    default_headers = _NEVER
 
 
 class RewriterError(VisaError):
@@ -144,6 +192,7 @@ class RewriteRefused(VisaError):
     status = 502
     type = "rewrite_error"
     default_code = "rewrite_unverified"
+    default_headers = _NEVER
 
 
 class NotReady(VisaError):
@@ -151,6 +200,7 @@ class NotReady(VisaError):
 
     status = 503
     default_code = "not_ready"
+    default_headers = _SOON
 
 
 class Stopping(VisaError):
@@ -158,6 +208,7 @@ class Stopping(VisaError):
 
     status = 503
     default_code = "server_stopping"
+    default_headers = _SOON
 
 
 class EngineError(VisaError):

@@ -25,7 +25,7 @@ def test_check_examples_is_ok() -> None:
 
 
 def test_check_prints_one_line_per_problem_and_exits_2(tmp_path: Path) -> None:
-    bad = write(tmp_path, GOOD.replace("tenant: acme", "tenant: Acme") + "shield: {streaming: window}\n")
+    bad = write(tmp_path, GOOD.replace("tenant: acme", "tenant: Acme") + "shield: {streaming: windows}\n")
     good = write(tmp_path, GOOD, "good.yaml")
     result = CliRunner().invoke(check, [str(bad), str(good)])
     lines = result.output.splitlines()

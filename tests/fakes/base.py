@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +11,13 @@ from typing import Any
 
 from aiohttp import web
 
-Json = dict[str, Any]
+from tests.fakes.completions import prompts, text_chunks, text_completion
+from tests.fakes.responses import ResponsesSurface
+from tests.fakes.said import ANSWER as ANSWER
+from tests.fakes.said import QUESTION as QUESTION
+from tests.fakes.said import USAGE as USAGE
+from tests.fakes.said import Json, Says, all_says, of_the_future, pieces
 
-ANSWER = (
-    "Rinse the rice in cold water until the water runs clear. Bring a pot of water to a boil and add the rice. "
-    "Let it simmer with the lid on for 15 minutes, as shown at https://example.org/rice. "
-    "If the rice is still hard, add a little more water."
-)
-QUESTION = "How do I cook rice?"
-USAGE = {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}
 HEAD: Json = {"id": "chatcmpl-base-1", "created": 1_700_000_001, "model": "sample", "system_fingerprint": "fp_base"}
 
 
@@ -37,16 +36,25 @@ class Seen:
         return dict(self.headers).get(name)
 
 
+DONE = b"data: [DONE]\n\n"
+
 Answer = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 
 
 @dataclass
 class FakeBase:
-    """Replace `answer` for other behaviour, or `texts` for other choices."""
+    """Replace `answer` for other behaviour, `texts` for other choices, or `says` for choices that are more than text."""
 
     url: str = ""
     texts: list[str] = field(default_factory=lambda: [ANSWER])
+    """Of the choices, repeated up to the request's `n`."""
+    says: list[Says] | None = None
+    future: bool = False
+    """Whether every object of an answer has a field that nobody knows yet."""
+    pause_s: float = 0.0
+    """Between two events of a stream."""
     answer: Answer | None = None
+    responses: ResponsesSurface = field(default_factory=ResponsesSurface)
     seen: list[Seen] = field(default_factory=list)
     running: int = 0
     gone: int = 0
@@ -74,26 +82,56 @@ class FakeBase:
         if request.path == "/v1/models":
             model = {"id": "sample", "object": "model", "created": 1, "owned_by": "base", "max_model_len": 4096}
             return web.json_response({"object": "list", "data": [model]})
-        if request.path != "/v1/chat/completions":
+        if request.path.startswith("/v1/responses/"):
+            return await self.responses.stored(request, pause_s=self.pause_s)
+        if request.path not in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
             return web.json_response({"path": request.raw_path})
         data = json.loads(body)
         if data.get("model") != "sample":
             error = {"message": "The model does not exist.", "type": "NotFoundError", "param": "model", "code": 404}
             return web.json_response({"error": error}, status=404)
-        texts = self.texts * (data.get("n") or 1)
-        if data.get("stream"):
-            usage = bool((data.get("stream_options") or {}).get("include_usage"))
-            return await stream(request, *frames(texts, usage=usage))
-        return web.json_response(completion(*texts))
+        said = all_says(self.texts if self.says is None else self.says)
+        if request.path == "/v1/responses":
+            return await self.responses.create(request, data, said, future=self.future, pause_s=self.pause_s)
+        said = list(itertools.islice(itertools.cycle(said), max(data.get("n") or 1, len(said))))
+        if request.path == "/v1/completions":
+            said = said * prompts(data.get("prompt"))
+            return await self._reply(request, data, text_completion(*said), text_chunks(said, usage=_usage(data)))
+        return await self._reply(request, data, completion(*said), chunks(said, usage=_usage(data)))
+
+    async def _reply(self, request: web.Request, data: Json, whole: Json, parts: list[Json]) -> web.StreamResponse:
+        if self.future:
+            whole, parts = of_the_future(whole), of_the_future(parts)
+        if not data.get("stream"):
+            return web.json_response(whole)
+        return await stream(request, *[event(each) for each in parts], DONE, pause_s=self.pause_s)
 
 
-def completion(*texts: str | None, **message: Any) -> Json:
+def _usage(data: Json) -> bool:
+    return bool((data.get("stream_options") or {}).get("include_usage"))
+
+
+def completion(*texts: str | Says | None, **message: Any) -> Json:
     """A whole answer."""
+    said = all_says(texts)
     choices = [
-        {"index": i, "message": {"role": "assistant", "content": text, **message}, "finish_reason": "stop"}
-        for i, text in enumerate(texts)
+        {"index": i, "message": {**_message(each), **message}, "finish_reason": each.finish} for i, each in enumerate(said)
     ]
     return {**HEAD, "object": "chat.completion", "choices": choices, "usage": USAGE, "x_extra": {"kept": True}}
+
+
+def _message(said: Says) -> Json:
+    message: Json = {"role": "assistant", "content": said.text}
+    if said.reasoning is not None:
+        message["reasoning_content"] = said.reasoning
+    if said.refusal is not None:
+        message["refusal"] = said.refusal
+    if said.calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in said.calls
+        ]
+    return message
 
 
 def chunk(*choices: Json, **extra: Any) -> Json:
@@ -108,16 +146,32 @@ def event(data: Any) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
-def frames(texts: Sequence[str], *, usage: bool = False) -> list[bytes]:
-    """The SSE frames of a streamed answer, [DONE] included; the choices come word by word, in turn."""
-    chunks = [chunk(delta(i, role="assistant", content="")) for i in range(len(texts))]
-    pieces = [[word + " " for word in text.split(" ")[:-1]] + [text.split(" ")[-1]] for text in texts]
-    for position in range(max(len(words) for words in pieces)):
-        chunks += [chunk(delta(i, content=words[position])) for i, words in enumerate(pieces) if position < len(words)]
-    chunks += [chunk(delta(i, "stop")) for i in range(len(texts))]
-    if usage:
-        chunks = [{**each, "usage": None} for each in chunks] + [chunk(usage=USAGE)]
-    return [event(each) for each in chunks] + [b"data: [DONE]\n\n"]
+def frames(texts: Sequence[str | Says], *, usage: bool = False) -> list[bytes]:
+    """The SSE frames of a streamed answer, [DONE] included."""
+    return [event(each) for each in chunks(texts, usage=usage)] + [DONE]
+
+
+def chunks(texts: Sequence[str | Says], *, usage: bool = False) -> list[Json]:
+    """The chunks of a streamed answer; the choices come word by word, in turn."""
+    said = all_says(texts)
+    found = [chunk(delta(i, role="assistant", content=None if each.text is None else "")) for i, each in enumerate(said)]
+    deltas = [_deltas(each) for each in said]
+    for position in range(max(map(len, deltas), default=0)):
+        found += [chunk(delta(i, **each[position])) for i, each in enumerate(deltas) if position < len(each)]
+    found += [chunk(delta(i, each.finish)) for i, each in enumerate(said)]
+    return [{**each, "usage": None} for each in found] + [chunk(usage=USAGE)] if usage else found
+
+
+def _deltas(said: Says) -> list[Json]:
+    """One choice in pieces: what it thinks, says, refuses and calls."""
+    found: list[Json] = [{"reasoning_content": piece} for piece in pieces(said.reasoning)]
+    found += [{"content": piece} for piece in pieces(said.text)]
+    found += [{"refusal": piece} for piece in pieces(said.refusal)]
+    for i, call in enumerate(said.calls):
+        opening = {"index": i, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+        found.append({"tool_calls": [opening]})
+        found += [{"tool_calls": [{"index": i, "function": {"arguments": piece}}]} for piece in pieces(call.arguments)]
+    return found
 
 
 async def stream(request: web.Request, *parts: bytes, pause_s: float = 0.0) -> web.StreamResponse:

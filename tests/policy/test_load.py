@@ -29,6 +29,9 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
     assert tenant.profiles["off"].passthrough and tenant.profiles["off"].target is None
     assert tenant.shield == Shield(min_consistency=0.6, skip_above=0.95, candidates=1, retries=1, timeout_s=20)
     assert (tenant.limits.requests_per_minute, tenant.limits.concurrent, tenant.limits.body_mb) == (600, 64, 4)
+    limits = tenant.limits
+    assert (limits.header_kb, limits.upload_s, limits.idle_s, limits.total_s) == (32, 30, 120, 600)
+    assert (tenant.shield.streaming, tenant.shield.json_fields, tenant.failover) == ("full", (), None)
     assert not tenant.request_profiles and not tenant.request_instruction
 
 
@@ -67,7 +70,38 @@ BROKEN = [
         "7:16: profiles.a.extends: extends goes round in a circle",
     ),
     ("hash", GOOD.replace(HASH, "sk-visa-oops"), "2:12: api_keys[0]: this is no key hash"),
-    ("window", GOOD + "shield: {streaming: window}\n", "7:21: shield.streaming: streaming 'window' is not available"),
+    (
+        "streaming",
+        GOOD + "shield: {streaming: windows}\n",
+        "7:21: shield.streaming: found 'windows', allowed: 'window' or 'full'",
+    ),
+    (
+        "late_error",
+        GOOD + "shield: {streaming: window, on_failure: error}\n",
+        "7:41: shield.on_failure: error with streaming window",
+    ),
+    ("long_idle", GOOD + "limits: {idle_s: 601}\n", "7:18: limits.idle_s: found 601, but limits.total_s ends"),
+    ("long_upload", GOOD + "limits: {total_s: 2, upload_s: 2.5}\n", "7:32: limits.upload_s: found 2.5, but limits.total_s ends"),
+    ("long_rewrite", GOOD + "limits: {total_s: 9}\nshield: {timeout_s: 10}\n", "8:21: shield.timeout_s: found 10, but"),
+    (
+        "same_unit",
+        GOOD + "experiments:\n"
+        "- {name: a, unit: session, arms: {bold: 1, off: 1}}\n- {name: b, unit: header:X-Visa-Unit, arms: {bold: 1, off: 1}}\n",
+        "9:19: experiments[1].unit: the experiment 'a' already takes every request with this unit",
+    ),
+    ("same_base", GOOD + "failover: default\n", "7:11: failover: 'default' is the base itself"),
+    ("header_kb", GOOD + "limits: {header_kb: 65}\n", "7:21: limits.header_kb: found 65, allowed: a number > 0 and ≤ 64"),
+    ("total_s", GOOD + "limits: {total_s: 0}\n", "7:19: limits.total_s: found 0, allowed: a number > 0"),
+    ("whole", GOOD + "shield: {json_fields: ['']}\n", "7:24: shield.json_fields[0]: found '', allowed: a JSON pointer"),
+    ("no_slash", GOOD + "shield: {json_fields: [a/b]}\n", "7:24: shield.json_fields[0]: found 'a/b', allowed: a JSON pointer"),
+    ("tilde", GOOD + "shield: {json_fields: [/a, /b~2]}\n", "7:28: shield.json_fields[1]: found '/b~2', allowed: a JSON"),
+    ("last_tilde", GOOD + "shield: {json_fields: [/b~]}\n", "7:24: shield.json_fields[0]: found '/b~', allowed: a JSON"),
+    ("pointer_twice", GOOD + "shield: {json_fields: [/a, /b, /a]}\n", "7:23: shield.json_fields: '/a' is listed twice"),
+    (
+        "too_many",
+        GOOD + f"shield: {{json_fields: [{', '.join(f'/{i}' for i in range(51))}]}}\n",
+        "7:23: shield.json_fields: found a list, allowed: it should have at most 50 items",
+    ),
     ("twice", GOOD + "tenant: other\n", "7:1: tenant: this key is already set at line 1, column 1"),
     ("syntax", GOOD + "shield: {", "8:1: not valid YAML"),
     ("empty_profile", GOOD + "  none: {}\n", "7:9: profiles.none: this profile changes nothing"),
@@ -161,6 +195,36 @@ def test_two_files_may_not_share_tenant_or_key(tmp_path: Path) -> None:
 def test_base_must_be_one_of_the_server_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="7:7: base: no base 'defualt' in the server config; did you mean 'default'"):
         load_policy(write(tmp_path, GOOD + "base: defualt\n"), bases=["default", "claude"])
+
+
+def test_failover_is_a_second_base_of_the_server_config(tmp_path: Path) -> None:
+    assert load_policy(write(tmp_path, GOOD)).failover is None
+    path = write(tmp_path, GOOD + "failover: claude\n")
+    assert load_policy(path, bases=["default", "claude"]).failover == "claude"
+    with pytest.raises(ConfigError, match="7:11: failover: no base 'claude' in the server config; allowed: default"):
+        load_policy(path, bases=["default"])
+
+
+def test_pointers_come_as_they_were_written(tmp_path: Path) -> None:
+    pointers = ("/summary", "/steps/*/text", "/a~1b", "/m~0n", "/", "/ a")
+    listed = ", ".join(f"'{pointer}'" for pointer in pointers)
+    assert load_policy(write(tmp_path, GOOD + f"shield: {{json_fields: [{listed}]}}\n")).shield.json_fields == pointers
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "shield: {streaming: window}",
+        "shield: {streaming: window, on_failure: original}",
+        "shield: {streaming: full, on_failure: error}",
+        "limits: {total_s: 1}",
+        "limits: {total_s: 90, idle_s: 90, upload_s: 90}",
+        "experiments: [{name: a, unit: session, arms: {bold: 1, off: 1}}, {name: b, unit: user, arms: {bold: 1, off: 1}}]",
+    ],
+)
+def test_combinations_that_can_be_honoured(tmp_path: Path, more: str) -> None:
+    """Among them a short total with longer waits that are only defaults: nobody asked for those."""
+    assert load_policy(write(tmp_path, GOOD + more + "\n")).name == "acme"
 
 
 def test_examples_load_and_open_with_their_published_keys() -> None:

@@ -150,7 +150,7 @@ async def test_requests_that_only_look_so(proxy: Running, change: dict[str, Any]
             completion(None, tool_calls=[{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
             "tool-calls",
         ),
-        (completion("Let me look.", function_call={"name": "f", "arguments": "{}"}), "tool-calls"),
+        (completion(" ", function_call={"name": "f", "arguments": "{}"}), "tool-calls"),
         (completion(None, refusal="I can't help with that."), "refusal"),
         (completion(""), "empty"),
         (completion(" \n"), "empty"),

@@ -132,7 +132,7 @@ async def test_only_the_models_suffix_is_taken_off(proxy: Running, base: FakeBas
 
 RELAYED: list[tuple[str, str, bytes]] = [
     ("POST", "/v1/embeddings?api-version=1&x=%20", b'{ "input": "x" }'),
-    ("POST", "/v1/completions", b"not even json"),
+    ("POST", "/v1/audio/speech", b"not even json"),
     ("GET", "/v1/files/file-1%2F2/content?a=%C3%BC", b""),
     ("DELETE", "/v1/files/file-1", b""),
     ("PUT", "/v1/vector_stores/a%20b", b"\x00\xff"),
@@ -168,7 +168,7 @@ async def test_surfaces_with_answers_that_are_not_rewritten_say_so(
     start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
 ) -> None:
     proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy())
-    for path in ("/v1/completions", "/v1/responses", "/v1/messages", "/v1/responses/"):
+    for path in ("/v1/messages", "/v1/conversations", "/v1/responses/compact", "/v1/chat/completions/x"):
         assert (await proxy.post({"model": "sample"}, path=path)).headers["x-visa-status"] == "skipped:surface"
     assert (await proxy.post({"input": "x"}, path="/v1/embeddings")).headers["x-visa-status"] == "passthrough"
 

@@ -108,29 +108,28 @@ async def test_comments_keep_the_connection_alive_while_it_waits(proxy: Running,
     base.answer = streams(*frames([ANSWER[:60]]), pause_s=0.02)
     rewriter.answer = slow
     got = await proxy.post({**ASK, "stream": True})
-    head, _, rest = got.body.partition(b"data: ")
-    assert head.startswith(b": keep-alive\n\n" * 3)
-    assert b":" not in rest.split(b"data: ")[0].split(b"{")[0]
+    assert b"\n\n" + b": keep-alive\n\n" * 3 in got.body
     chunks = parsed(got.body)
     assert text_of(chunks) == ANSWER[:60]
     assert chunks[-1]["visa"]["status"].startswith("fallback:unverified-")
 
 
-async def test_a_fallback_replays_the_bases_chunks(proxy: Running, base: FakeBase, rewriter: FakeRewriter) -> None:
+async def test_a_fallback_is_the_bases_text(proxy: Running, base: FakeBase, rewriter: FakeRewriter) -> None:
     rewriter.rule = lambda _: "Buy 17 boats."
     sent = [json.loads(frame[6:]) for frame in frames([ANSWER], usage=True)[:-1]]
     got = await proxy.post({**ASK, "stream": True, "stream_options": {"include_usage": True}})
     chunks = parsed(got.body)
-    assert chunks.pop() | {"visa": None} == sent.pop() | {"visa": None}
-    assert chunks == sent
+    assert text_of(chunks) == ANSWER
+    assert chunks[0] == sent[0]
+    assert chunks[-2:] == [sent[-2], sent[-1] | {"visa": chunks[-1]["visa"]}]
+    assert all(chunk["usage"] is None for chunk in chunks[:-1])
 
 
-async def test_tool_calls_are_replayed_untouched(proxy: Running, base: FakeBase, rewriter: FakeRewriter) -> None:
+async def test_tool_calls_are_passed_on_untouched(proxy: Running, base: FakeBase, rewriter: FakeRewriter) -> None:
     call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}
     more = {"index": 0, "function": {"arguments": '{"a": 1}'}}
     sent = [
         chunk(delta(0, role="assistant", content=None)),
-        chunk(delta(0, content="Let me look.")),
         chunk(delta(0, tool_calls=[call])),
         chunk(delta(0, tool_calls=[more])),
         chunk(delta(0, "tool_calls"), x_vendor=[1]),
@@ -143,12 +142,30 @@ async def test_tool_calls_are_replayed_untouched(proxy: Running, base: FakeBase,
     assert not rewriter.asked
 
 
+async def test_text_before_tool_calls_is_rewritten_before_them(proxy: Running, base: FakeBase) -> None:
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    sent = [
+        chunk(delta(0, role="assistant", content=None)),
+        *(chunk(delta(0, content=word + " ")) for word in ANSWER.split()),
+        chunk(delta(0, tool_calls=[call])),
+        chunk(delta(0, "tool_calls")),
+    ]
+    base.answer = streams(*[event(each) for each in sent], DONE)
+    chunks = parsed((await proxy.post({**ASK, "stream": True})).body)
+    assert chunks[-1].pop("visa")["status"] == "adapted"
+    assert [chunks[0], *chunks[2:]] == [sent[0], *sent[-2:]]
+    assert text_of(chunks[1:2]).startswith("For the thrill of it")
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
         ([chunk(delta(0, role="assistant", refusal="I can't.")), chunk(delta(0, "stop"))], "skipped:refusal"),
         ([chunk(delta(0, role="assistant", content="")), chunk(delta(0, "stop"))], "skipped:empty"),
-        ([chunk(delta(0, role="assistant", content=" \n")), chunk(delta(0, "length"))], "skipped:empty"),
+        (
+            [chunk(delta(0, role="assistant")), chunk(delta(0, content=" \n")), chunk(delta(0, "length"))],
+            "skipped:empty",
+        ),
         ([chunk(usage=USAGE)], "skipped:empty"),
     ],
 )

@@ -18,7 +18,7 @@ from visa_proxy.llm.http import Endpoint, new_session
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.base import RewriteRequest
 from visa_proxy.rewriter.chat import ChatRewriter
-from visa_proxy.shield.pipeline import Adaptation, Shield
+from visa_proxy.shield.pipeline import Adaptation, Brief, Shield
 from visa_proxy.translator.load import load_translator
 from visa_proxy.values import Target, ValueVector, load_space
 
@@ -34,7 +34,7 @@ async def shield(rewriter: FakeRewriter, encoder: SentenceEncoder) -> AsyncItera
 
 
 async def adapt(shield: Shield, answer: str = ANSWER, target: Target | None = BOLD, **settings: Any) -> Adaptation:
-    return await shield.adapt(query=QUESTION, answer=answer, target=target, settings=Settings(**settings))
+    return await shield.adapt(Brief(query=QUESTION, target=target, settings=Settings(**settings)), answer)
 
 
 async def test_the_outer_white_space_stays(shield: Shield) -> None:
@@ -94,9 +94,8 @@ async def test_nothing_to_do(shield: Shield, rewriter: FakeRewriter) -> None:
 
 
 async def test_instructions_add_up(shield: Shield) -> None:
-    result = await shield.adapt(
-        query=QUESTION, answer=ANSWER, target=BOLD, instructions=["Make it kinder and more caring."], settings=Settings()
-    )
+    brief = Brief(query=QUESTION, target=BOLD, settings=Settings(), instructions=["Make it kinder and more caring."])
+    result = await shield.adapt(brief, ANSWER)
     assert result.trace.target is not None
     assert result.trace.before is not None
     assert result.trace.target["benevolence"] > result.trace.before["benevolence"] + 0.1
@@ -112,7 +111,7 @@ async def test_a_refusal_leaves_only_where_the_policy_says_so(shield: Shield, re
 
 async def rewrites(url: str, *, model: str | None = None, candidates: int = 1, text: str = "Text.") -> tuple[str, ...]:
     zero = ValueVector.zero(SPACE)
-    request = RewriteRequest(query="Q", text=text, measured=zero, target=zero, model=model, candidates=candidates)
+    request = RewriteRequest(query="Q", text=text, target=zero, model=model, candidates=candidates)
     async with new_session() as session:
         rewriter = ChatRewriter(Endpoint(session, url, name="rewriter"), model="own", style="compact")
         return (await rewriter.rewrite(request, timeout_s=5)).texts

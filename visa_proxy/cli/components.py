@@ -92,9 +92,10 @@ def rewrite(
     async def run() -> Any:
         from visa_proxy.policy.schema import Shield as Settings
         from visa_proxy.server.components import standalone
+        from visa_proxy.shield.pipeline import Brief
 
         async with standalone(config) as shield:
-            return await shield.adapt(query=query, answer=answer, target=target, instructions=instructions, settings=Settings())
+            return await shield.adapt(Brief(query=query, target=target, settings=Settings(), instructions=instructions), answer)
 
     result = _work("starting the rewriter", run())
     if as_json:

@@ -26,7 +26,10 @@ from visa_proxy.llm import sse
 MODEL: Final = "sample"
 MIN_SIMILARITY: Final = 0.58
 """Cosine between a question and the nearest known one, below which the model says that it does not know."""
+MAX_QUESTIONS: Final = 20
+"""Of one message; those after them go unanswered."""
 _PIECE = re.compile(r"\s*\S+|\s+\Z")
+_QUESTION_END = re.compile(r"(?<=\?)\s+")
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,14 @@ def load_entries() -> list[Entry]:
     ]
 
 
+def questions(message: str) -> list[str]:
+    """The questions of a message, each with what was said before it; the message itself when it asks at most one."""
+    found = [part for part in _QUESTION_END.split(message) if part.rstrip().endswith("?")]
+    return found[:MAX_QUESTIONS] if len(found) > 1 else [message]
+
+
 class SampleBase:
-    """Finds the bundled answer to a question by the meaning of the question."""
+    """Finds the bundled answers to the questions of a message by what they mean."""
 
     def __init__(self, encoder: SentenceEncoder) -> None:
         self._encoder = encoder
@@ -59,17 +68,18 @@ class SampleBase:
         self._owners = [i for i, entry in enumerate(self.entries) for _ in (entry.question, *entry.paraphrases)]
         self._known: np.ndarray[Any, np.dtype[np.float32]] | None = None
 
-    async def answer(self, question: str) -> str:
-        """The bundled answer, or an honest refusal that lists the topics."""
+    async def answer(self, message: str) -> str:
+        """The bundled answer to each question of `message`, a paragraph apart; an honest refusal where there is none."""
         if self._known is None:
             known = [text for entry in self.entries for text in (entry.question, *entry.paraphrases)]
             self._known = np.stack([encoded.pooled for encoded in await self._encoder.encode(known)])
-        asked = (await self._encoder.encode([question]))[0].pooled
-        scores = self._known @ asked
+        asked = np.stack([encoded.pooled for encoded in await self._encoder.encode(questions(message))])
+        # Two questions may have one answer, which is then given once.
+        return "\n\n".join(dict.fromkeys(self._best(scores) for scores in asked @ self._known.T))
+
+    def _best(self, scores: np.ndarray[Any, np.dtype[np.float32]]) -> str:
         best = int(scores.argmax())
-        if scores[best] < MIN_SIMILARITY:
-            return self._refusal()
-        return self.entries[self._owners[best]].answer
+        return self.entries[self._owners[best]].answer if scores[best] >= MIN_SIMILARITY else self._refusal()
 
     def _refusal(self) -> str:
         topics = list(dict.fromkeys(entry.topic for entry in self.entries))
@@ -122,9 +132,12 @@ async def _chunks(
     extra = {} if usage is None else {"usage": None}
     for i in range(count):
         yield chunk(choice(i, {"role": "assistant", "content": ""}), **extra)
-    for piece in _PIECE.findall(text):
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    for sent, piece in enumerate(_PIECE.findall(text), start=1):
         if tokens_per_s is not None:
-            await asyncio.sleep(1 / tokens_per_s)
+            # By when each token is due: a pause per token would add up to a slower pace.
+            await asyncio.sleep(max(0.0, started + sent / tokens_per_s - clock()))
         for i in range(count):
             yield chunk(choice(i, {"content": piece}), **extra)
     for i in range(count):

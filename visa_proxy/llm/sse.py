@@ -19,9 +19,10 @@ _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
-def frame(data: Any) -> bytes:
-    """One event carrying JSON."""
-    return b"data: " + orjson.dumps(data) + b"\n\n"
+def frame(data: Any, *, name: str | None = None) -> bytes:
+    """One event carrying JSON; `name`: of events that have one."""
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + orjson.dumps(data) + b"\n\n"
 
 
 async def events(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[str]:

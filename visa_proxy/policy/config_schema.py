@@ -9,9 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from visa_proxy.policy.problems import refusal
-from visa_proxy.policy.schema import Name, Strict, Text
-
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+from visa_proxy.policy.schema import Name, Seconds, Strict, Text
 
 
 def _env_name(value: Any) -> str:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from visa_proxy.errors import ConfigError
 from visa_proxy.policy.assign import Experiment
+from visa_proxy.policy.combinations import contradictions
 from visa_proxy.policy.document import Document, by_place, read_document
 from visa_proxy.policy.problems import validate
 from visa_proxy.policy.references import broken_references
@@ -59,6 +60,7 @@ def build_tenant(document: Document, *, bases: Collection[str] | None = None, sp
     space = space or load_space("schwartz")
     file, problems = validate(document, PolicyFile, {"dimensions": space.names})
     problems += broken_references(document, bases)
+    problems += contradictions(document, file) if file is not None else []
     if file is None or problems:
         raise ConfigError(by_place(problems))
     profiles = _profiles(document, file, space)
@@ -67,6 +69,7 @@ def build_tenant(document: Document, *, bases: Collection[str] | None = None, sp
         name=file.tenant,
         key_digests=tuple(bytes.fromhex(key.removeprefix("sha256:")) for key in file.api_keys),
         base=file.base,
+        failover=file.failover,
         profiles=MappingProxyType(profiles),
         default_profile=profiles[file.default_profile],
         experiments=tuple(Experiment.of(spec.name, spec.unit, spec.arms) for spec in file.experiments),

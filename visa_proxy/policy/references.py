@@ -1,4 +1,4 @@
-"""What a policy says about itself by name: profiles that exist, chains of `extends` that end.
+"""What a policy says by name: profiles and bases that exist, chains of `extends` that end.
 
 Works on the plain data, not on the validated model, so that these problems show together with pydantic's.
 """
@@ -25,11 +25,21 @@ def broken_references(document: Document, bases: Collection[str] | None = None) 
             listed = ", ".join(profiles) or "none is defined"
             message = f"no profile {name!r}; {did_you_mean(name, profiles)}allowed: {listed}"
             problems.append(document.problem(path, message, at_key=at_key))
-    base = data.get("base", "default")
-    if bases is not None and isinstance(base, str) and base not in bases:
-        message = f"no base {base!r} in the server config; {did_you_mean(base, bases)}allowed: {', '.join(bases)}"
-        problems.append(document.problem(("base",), message))
+    problems += _bad_bases(document, data, bases)
     return problems + _bad_chains(document, profiles) + _repeated_experiments(document, data)
+
+
+def _bad_bases(document: Document, data: dict[str, Any], bases: Collection[str] | None) -> list[str]:
+    """Bases that the server config does not have, and a failover to the same one."""
+    problems: list[str] = []
+    base, failover = data.get("base", "default"), data.get("failover")
+    for key, name in (("base", base), ("failover", failover)):
+        if bases is not None and isinstance(name, str) and name not in bases:
+            message = f"no base {name!r} in the server config; {did_you_mean(name, bases)}allowed: {', '.join(bases)}"
+            problems.append(document.problem((key,), message))
+    if isinstance(failover, str) and failover == base:
+        problems.append(document.problem(("failover",), f"{failover!r} is the base itself; a failover is another base"))
+    return problems
 
 
 def _profile_names(data: dict[str, Any], profiles: dict[str, Any]) -> Iterator[tuple[KeyPath, Any, bool]]:

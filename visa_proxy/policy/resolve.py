@@ -38,6 +38,8 @@ class Tenant:
     """Name of a base of the server config."""
     profiles: Mapping[str, Profile]
     default_profile: Profile
+    failover: str | None = None
+    """Name of the base that is asked when `base` cannot be reached."""
     experiments: tuple[Experiment, ...] = ()
     request_profiles: frozenset[str] = frozenset()
     """Profiles a caller may name per request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -23,9 +24,6 @@ from visa_proxy.values import load_space
 
 Preserve = Literal["code", "urls", "numbers", "quotes", "names"]
 """The kinds of shield.preserve, which this layer may not import; a test holds the two equal."""
-
-SERVED_STREAMING: Final = ("full",)
-"""Streaming modes this version serves: the one place to change when "window" is."""
 
 MAX_PROFILES: Final = 200
 """Per tenant; bounds the length of `extends` chains."""
@@ -56,9 +54,10 @@ def _key_hash(value: Any) -> str:
     return text
 
 
-def _served(value: str) -> str:
-    if value not in SERVED_STREAMING:
-        raise refusal(f"streaming {value!r} is not available in this version; use {' or '.join(SERVED_STREAMING)}")
+def _json_pointer(value: str) -> str:
+    """RFC 6901, but for the whole document (""): that is no string field."""
+    if not value.startswith("/") or re.search(r"~(?![01])", value):
+        raise ValueError("allowed: a JSON pointer that starts with / (~ and / in a name as ~0 and ~1), such as /steps/*/text")
     return value
 
 
@@ -67,6 +66,8 @@ Level = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"\S")]
 KeyHash = Annotated[str, BeforeValidator(_key_hash)]
+JsonPointer = Annotated[str, StringConstraints(max_length=500), AfterValidator(_json_pointer)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 class ProfileSpec(Strict):
@@ -115,8 +116,8 @@ class RequestPermissions(Strict):
 class Shield(Strict):
     """How a rewrite is made and what it must pass before it leaves."""
 
-    streaming: Annotated[Literal["window", "full"], AfterValidator(_served)] = "full"
-    """full: the whole answer is rewritten first; window: verified windows as they come (not in this version)."""
+    streaming: Literal["window", "full"] = "full"
+    """full: a streamed answer is rewritten as a whole, then sent; window: in windows, each rewritten, verified and sent by itself."""
     min_consistency: Share = 0.6
     """Entailment both ways, 0 … 1, that a rewrite must reach."""
     min_gain: Share = 0.0
@@ -128,13 +129,23 @@ class Shield(Strict):
     retries: Annotated[int, Field(ge=0, le=5)] = 1
     """Further rounds when no candidate passes."""
     on_failure: Literal["original", "error"] = "original"
-    """When nothing passes: the base model's own answer, or an error."""
+    """When nothing passes: the base model's own answer, or an error (which streaming window, once it has sent, cannot give)."""
     preserve: Annotated[tuple[Preserve, ...], Field(strict=False)] = ("code", "urls", "numbers", "quotes", "names")
     """What comes back byte for byte."""
     glossary: Annotated[tuple[Annotated[Text, StringConstraints(max_length=200)], ...], Field(strict=False)] = ()
     """Terms of the house that come back byte for byte."""
+    json_fields: Annotated[tuple[JsonPointer, ...], Field(strict=False, max_length=50)] = ()
+    """String fields of JSON answers that are rewritten: JSON pointers, in which * is every element or member. Default: none."""
     timeout_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 20.0
     """Seconds for all of it; after that the failure rule applies."""
+
+    @field_validator("json_fields")
+    @classmethod
+    def _each_once(cls, pointers: tuple[str, ...]) -> tuple[str, ...]:
+        twice = next((pointer for i, pointer in enumerate(pointers) if pointer in pointers[:i]), None)
+        if twice is not None:
+            raise refusal(f"{twice!r} is listed twice; list each once")
+        return pointers
 
 
 class RewriterChoice(Strict):
@@ -153,6 +164,14 @@ class Limits(Strict):
     """Requests at the same time."""
     body_mb: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 4.0
     """Request body in MiB; the server's own limit holds as well."""
+    header_kb: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 32.0
+    """Request line and headers in KiB; the server itself takes 64."""
+    upload_s: Seconds = 30.0
+    """Seconds to receive the request's body."""
+    idle_s: Seconds = 120.0
+    """Seconds an answer may stand still: the base sends nothing more, or the client does not read."""
+    total_s: Seconds = 600.0
+    """Seconds for the whole request, from its headers to the last byte of the answer."""
 
 
 class PolicyFile(Strict):
@@ -164,6 +183,8 @@ class PolicyFile(Strict):
     """Hashes of the tenant's keys, as `visa-proxy keys create` prints them."""
     base: Name = "default"
     """A base of visa.yaml."""
+    failover: Name | None = None
+    """A second base, asked when the first cannot be reached or answers 502, 503 or 504. Default: none."""
     default_profile: str
     """The profile of requests that name none."""
     profiles: dict[Name, ProfileEntry] = Field(min_length=1, max_length=MAX_PROFILES)

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from visa_proxy.values import ValueVector
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where in a longer answer a text stands."""
+
+    outline: str = ""
+    """What the answer has dealt with so far, a line for each part; "" at the beginning."""
+    tail: str = ""
+    """The end of what the reader has seen so far."""
+
+
+NO_CONTEXT: Final = Context()
 
 
 @dataclass(frozen=True)
@@ -14,10 +27,9 @@ class RewriteRequest:
 
     query: str
     text: str
-    measured: ValueVector
-    """v, the values of `text` as detected."""
     target: ValueVector
     """v*, the values wanted."""
+    context: Context = NO_CONTEXT
     model: str | None = None
     """Model or LoRA adapter name; None means the rewriter's default."""
     candidates: int = 1

@@ -51,7 +51,7 @@ class ChatRewriter:
     async def _candidate(self, request: RewriteRequest, index: int) -> tuple[str, int, int]:
         body: dict[str, Any] = {
             "model": request.model or self._model,
-            "messages": render(self._style, query=request.query, text=request.text, target=request.target),
+            "messages": render(self._style, query=request.query, text=request.text, target=request.target, context=request.context),
             "temperature": request.temperature if index == 0 else max(request.temperature, SAMPLING),
             # A token is at least one byte, and a rewrite is about as long as its source: beyond this it has lost its way.
             "max_tokens": 64 + len(request.text.encode()) // 2,

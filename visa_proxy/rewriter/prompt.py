@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from visa_proxy.rewriter.base import NO_CONTEXT, Context
 from visa_proxy.values import Space, ValueVector
 
 Style = Literal["full", "compact"]
@@ -12,11 +13,12 @@ Message = dict[str, str]
 SCALE = "-1 clearly argues against the value, -0.5 plays it down, 0 leaves it out, 0.5 hints at it, 1 clearly promotes it"
 
 
-def render(style: Style, *, query: str, text: str, target: ValueVector) -> list[Message]:
-    """Chat messages that ask for `text` rewritten towards `target`.
+def render(style: Style, *, query: str, text: str, target: ValueVector, context: Context = NO_CONTEXT) -> list[Message]:
+    """Chat messages that ask for `text` rewritten towards `target`; `context` when it is a part of a longer answer.
 
     `full`: the rule-based prompt (paper, App. E.2.2 "Complex Prompt") for instruction-tuned models; the part that depends only
-    on the space comes first, so that an engine's prefix cache holds it. `compact`: control line + text, for the small model.
+    on the space comes first, so that an engine's prefix cache holds it. `compact`: control line + text, for the small model, which
+    was trained on texts without a context.
     """
     if style == "compact":
         return [{"role": "user", "content": f"{control_line(target)}\n{text}"}]
@@ -24,7 +26,7 @@ def render(style: Style, *, query: str, text: str, target: ValueVector) -> list[
         {"role": "system", "content": system_prompt(target.space)},
         {
             "role": "user",
-            "content": f"Target values: {_profile(target)}\n\nQuestion:\n{query}\n\nAnswer to rewrite:\n{text}",
+            "content": f"Target values: {_profile(target)}\n\nQuestion:\n{query}\n\n{_earlier(context)}Answer to rewrite:\n{text}",
         },
     ]
 
@@ -67,3 +69,12 @@ def _profile(target: ValueVector) -> str:
     """Non-zero components as "name level", levels of the 5-point scale."""
     quantized = target.quantize().to_dict(digits=1)
     return ", ".join(f"{name} {value:+g}" for name, value in quantized.items() if value) or "none (stay neutral)"
+
+
+def _earlier(context: Context) -> str:
+    """What stands before a part of an answer, "" for a whole one."""
+    if not context.outline:
+        return ""
+    head = "The answer to rewrite is the next part of a longer one. For orientation only, not to be repeated:"
+    tail = f"\nThe reader has just read:\n{context.tail.strip()}" if context.tail else ""
+    return f"{head}\nEarlier parts:\n{context.outline}{tail}\n\n"

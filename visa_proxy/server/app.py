@@ -19,6 +19,7 @@ from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.components import Components, base_endpoints, check_installed, needs_shield
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.health import health_routes
+from visa_proxy.server.history import History
 from visa_proxy.server.limits import Limiter
 from visa_proxy.server.metrics import Metrics
 from visa_proxy.server.types import Receive, Scope, Send
@@ -62,7 +63,7 @@ class Proxy:
             if needs_shield(watcher.current):
                 await components.ensure()
             bases = base_endpoints(self._config, session)
-            self.gateway = gateway = Gateway(self._config, watcher, bases, components, Metrics(), Limiter())
+            self.gateway = gateway = Gateway(self._config, watcher, bases, components, Metrics(), Limiter(), History())
             app.router.routes.extend(health_routes(gateway))
             self._v1 = V1(gateway)
             yield

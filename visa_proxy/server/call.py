@@ -17,6 +17,7 @@ from visa_proxy.server.types import Receive, Scope, Send
 HeaderList = list[tuple[bytes, bytes]]
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+_SINGLE: Final = frozenset((b"authorization", b"api-key"))
 JSON: Final = (b"content-type", b"application/json")
 
 
@@ -28,7 +29,8 @@ class Call:
     """Reads the request, sends the answer; every answer carries X-Request-Id and the X-Visa-* headers known by then."""
 
     __slots__ = (
-        "_body", "_events", "_receive", "_send", "headers", "method", "path", "query", "raw_path", "request_id", "status", "tenant", "visa"
+        "_body", "_events", "_receive", "_scope", "_send", "headers", "method", "path", "query", "raw_headers", "raw_path", "request_id",
+        "status", "tenant", "visa"
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +40,10 @@ class Call:
         self.raw_path: str = (scope.get("raw_path") or quote(self.path).encode()).decode("latin-1")
         """As the client sent it."""
         self.query: bytes = scope["query_string"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.raw_headers: HeaderList = scope["headers"]
+        """As they came, names in lower case."""
+        self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        """For looking up: of a repeated one the last."""
         given = self.headers.get(b"x-request-id", b"")
         self.request_id: bytes = given if _REQUEST_ID.fullmatch(given) else b"req_" + os.urandom(12).hex().encode()
         self.tenant: Tenant | None = None
@@ -46,18 +51,45 @@ class Call:
         """X-Visa-* response headers, by lower-case name."""
         self.status: int | None = None
         """Of the answer, once it has begun."""
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._body: bytes | None = None
         self._events = False
         """The answer that has begun is a plain event stream."""
 
+    @property
+    def head_bytes(self) -> int:
+        """Size of the request line and headers."""
+        line = len(self.method) + len(self.raw_path) + len(self.query) + 12
+        return line + sum(len(name) + len(value) + 4 for name, value in self.raw_headers)
+
+    @property
+    def received(self) -> bool:
+        """The whole body is here."""
+        return self._body is not None
+
+    def check_repeats(self) -> None:
+        """Raises RequestError when a header that says who asks, or what for, comes twice with different values."""
+        if len(self.headers) == len(self.raw_headers):
+            return
+        for name, value in self.raw_headers:
+            if self.headers[name] != value and (name in _SINGLE or name.startswith(b"x-visa-")):
+                title = _title(name)
+                raise RequestError(f"the header {title} is there twice with different values", param=title, code="invalid_header")
+
+    def allow_idle(self, seconds: float) -> None:
+        """Cut the connection when the client reads nothing for this long, where the server can (ours can); it is gone then."""
+        extension = (self._scope.get("extensions") or {}).get("visa_proxy.idle")
+        if extension is not None:
+            extension["set"](seconds)
+
     def header(self, name: bytes, *, limit: int = 256) -> str | None:
         """A request header as text. Raises RequestError naming it when it is not UTF-8, has control characters or is too long."""
         raw = self.headers.get(name)
         if raw is None:
             return None
-        title = "-".join(part.capitalize() for part in name.decode().split("-"))
+        title = _title(name)
         try:
             text = raw.decode("utf-8").strip()
         except UnicodeDecodeError as error:
@@ -128,6 +160,11 @@ class Call:
             return
         extra = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
         await self.respond(error.status, orjson.dumps(error_body(error)), [JSON, *extra])
+
+
+def _title(name: bytes) -> str:
+    """X-Visa-Profile of x-visa-profile."""
+    return "-".join(part.capitalize() for part in name.decode("latin-1").split("-"))
 
 
 def _too_large(max_bytes: int) -> PayloadTooLarge:

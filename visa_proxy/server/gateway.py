@@ -8,13 +8,16 @@ from typing import Any
 
 from visa_proxy.llm.http import Endpoint
 from visa_proxy.policy.config import ServerConfig
-from visa_proxy.policy.resolve import Profile, Tenant
+from visa_proxy.policy.resolve import Tenant
 from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.call import Call
 from visa_proxy.server.components import Components
+from visa_proxy.server.history import History
 from visa_proxy.server.limits import Limiter
 from visa_proxy.server.metrics import Metrics
-from visa_proxy.shield.trace import Trace
+from visa_proxy.server.plan import Plan
+from visa_proxy.server.surfaces.base import Key
+from visa_proxy.shield.trace import Trace, usage
 
 logger = logging.getLogger("visa_proxy.requests")
 
@@ -29,10 +32,18 @@ class Gateway:
     components: Components
     metrics: Metrics
     limiter: Limiter
+    history: History
 
     def base(self, tenant: Tenant) -> Endpoint:
         """The tenant's base model; policies naming an unknown one are refused when they load."""
         return self.bases[tenant.base]
+
+    def alone(self, tenant: Tenant) -> bool:
+        """No other tenant reaches the tenant's base: all that is stored there is its own."""
+        mine = self.config.bases[tenant.base]
+        others = (other for other in self.watcher.current.tenants.values() if other.name != tenant.name)
+        reached = (name for other in others for name in (other.base, other.failover) if name is not None)
+        return not any(self.config.bases[name].url == mine.url for name in reached)
 
     def default_model(self, tenant: Tenant) -> str | None:
         """The model of requests that name none."""
@@ -42,21 +53,34 @@ class Gateway:
         """Bytes."""
         return int(min(tenant.limits.body_mb, self.config.body_mb) * 1024 * 1024)
 
-    def report(self, call: Call, tenant: Tenant, profile: Profile, traces: dict[int, Trace]) -> dict[str, Any]:
-        """The `visa` object of an answer; counts its choices, and logs those that fell back.
+    def untouched(self, call: Call, plan: Plan, why: str) -> None:
+        """Notes that the answer is relayed as it comes, and says so to the client."""
+        call.visa[b"x-visa-status"] = why
+        if plan.request.stream:
+            call.visa[b"x-visa-stream-mode"] = "passthrough"
+        self._note(call, plan, why)
+        self.metrics.untouched(plan.tenant.name, plan.profile.name, why)
 
-        `traces`: by the index of the choice.
+    def report(self, call: Call, plan: Plan, traces: dict[Key, Trace]) -> dict[str, Any]:
+        """The `visa` object of an answer; counts its texts, and logs those that fell back.
 
-        The status is that of the only choice; of several, "adapted" when all were, else the first that was not. Several choices
-        are listed under `choices`.
+        The status is that of the only text; of several, "adapted" when all were, else the first that was not. Several texts are
+        listed with what each is called.
         """
+        tenant, profile, surface = plan.tenant, plan.profile, plan.request.surface
         for trace in traces.values():
             self.metrics.answer(tenant.name, profile.name, trace)
-            if trace.outcome == "fallback":
-                logger.warning("%s tenant=%s profile=%s %s", call.request_id.decode(), tenant.name, profile.name, trace.status)
+            self._note(call, plan, trace.status)
         statuses = [trace.status for trace in traces.values()] or ["skipped:empty"]
         visa: dict[str, Any] = {"status": next((status for status in statuses if status != "adapted"), "adapted")}
         visa |= {"tenant": tenant.name, "profile": profile.name}
         if len(traces) == 1:
             return visa | next(iter(traces.values())).to_dict()
-        return visa | {"choices": [{"index": index, **trace.to_dict()} for index, trace in sorted(traces.items())]}
+        if any(trace.attempts for trace in traces.values()):
+            visa["usage"] = usage(traces.values())
+        return visa | {surface.listed: [{**surface.label(key), **trace.to_dict()} for key, trace in sorted(traces.items())]}
+
+    def _note(self, call: Call, plan: Plan, status: str) -> None:
+        if status.startswith("fallback:"):
+            request, tenant, profile = call.request_id.decode(), plan.tenant.name, plan.profile.name
+            logger.warning("%s tenant=%s profile=%s %s", request, tenant, profile, status)

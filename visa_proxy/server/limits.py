@@ -60,6 +60,4 @@ class Slot:
 
 
 def _limited(what: str, wait_s: float) -> RateLimited:
-    error = RateLimited(f"Rate limit reached for this tenant: {what}.")
-    error.headers = {"retry-after": str(max(1, round(wait_s + 0.5))), "retry-after-ms": str(max(1, round(wait_s * 1000)))}
-    return error
+    return RateLimited(f"Rate limit reached for this tenant: {what}.", wait_s=wait_s)

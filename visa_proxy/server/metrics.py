@@ -31,6 +31,15 @@ class Metrics:
         self._stages = Histogram(
             "visa_stage_duration_seconds", "Time per stage of the shield.", ("stage",), registry=registry, buckets=_STAGE_BUCKETS
         )
+        self._windows = Counter(
+            "visa_windows", "Windows of streamed answers by what became of them.", ("tenant", "status"), registry=registry
+        )
+        self._first_token = Histogram(
+            "visa_time_to_first_token_seconds",
+            "Time from a streamed request to the first text of its rewritten answer.",
+            registry=registry,
+            buckets=_REQUEST_BUCKETS,
+        )
         self._tokens = Counter(
             "visa_rewriter_tokens", "Tokens the rewriter read and wrote.", ("tenant", "kind"), registry=registry
         )
@@ -48,9 +57,15 @@ class Metrics:
         self._answers.labels(tenant, profile, trace.outcome).inc()
         for stage, elapsed in trace.timings_ms.items():
             self._stages.labels(stage).observe(elapsed / 1000)
+        for status, count in (trace.windows or {}).items():
+            self._windows.labels(tenant, status.partition(":")[0]).inc(count)
         if trace.attempts:
             self._tokens.labels(tenant, "prompt").inc(trace.prompt_tokens)
             self._tokens.labels(tenant, "completion").inc(trace.completion_tokens)
+
+    def first_token(self, seconds: float) -> None:
+        """The first text of a rewritten stream has left."""
+        self._first_token.observe(seconds)
 
     def untouched(self, tenant: str, profile: str, status: str) -> None:
         """One answer that was relayed as it came."""

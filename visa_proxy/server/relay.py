@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from multidict import CIMultiDict
@@ -40,20 +41,32 @@ def response_headers(headers: CIMultiDict[str], *, without: frozenset[str] = fro
     ]
 
 
-async def relay(call: Call, endpoint: Endpoint, path: str, body: bytes | None) -> None:
-    """The base's answer, byte for byte, whatever its status; streamed unless it is small and of known length."""
-    async with endpoint.request(call.method, path, headers=request_headers(call), body=body) as answer:
+async def relay(
+    call: Call, endpoint: Endpoint, path: str, body: bytes | None, *, head: Callable[[bytes], None] | None = None
+) -> None:
+    """The base's answer, byte for byte, whatever its status; streamed unless it is small and of known length.
+
+    `head` is given the first bytes of an answer that is no error.
+    """
+    headers = request_headers(call, plain=head is not None)
+    async with endpoint.request(call.method, path, headers=headers, body=body) as answer:
+        look = head if answer.status < 300 else None
         length = answer.headers.get("content-length", "")
         if length.isdigit() and int(length) <= _SMALL:
             content = await answer.read(_SMALL)
+            if look is not None:
+                look(content)
             await call.start(answer.status, response_headers(answer.headers))
             await call.write(content, more=False)
         else:
-            await _stream(call, answer)
+            await _stream(call, answer, look)
 
 
-async def _stream(call: Call, answer: Exchange) -> None:
+async def _stream(call: Call, answer: Exchange, look: Callable[[bytes], None] | None) -> None:
     await call.start(answer.status, response_headers(answer.headers))
     async for chunk in answer.chunks():
+        if look is not None:
+            look(chunk)
+            look = None
         await call.write(chunk)
     await call.write(b"", more=False)

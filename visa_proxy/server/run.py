@@ -2,27 +2,191 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from visa_proxy.errors import RequestError, error_body
+from visa_proxy.errors import HeadersTooLarge, RequestError, RequestTimeout, VisaError, error_body
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Request line and headers, whoever asks; a tenant's `limits.header_kb` may be less."""
+HEAD_S: Final = 30.0
+"""From the first byte of a request, or the start of its connection, to the end of its headers."""
+LINGER_S: Final = 5.0
+"""How long the rest of a body may come after the answer: closing at once could destroy an answer that is still on its way."""
+IDLE_S: Final = 120.0
+"""How long a client may read nothing, unless the app says otherwise."""
+_FRAMING: Final = 8
+"""Bytes of chunk framing that a byte of body may bring along: a client may send single bytes, each a chunk."""
+
+
+class _Ignored(list[tuple[bytes, bytes]]):
+    """Where trailers go: added to the headers they would be obeyed, after all that was checked."""
+
+    def append(self, _: tuple[bytes, bytes]) -> None:
+        pass
+
+
+_TRAILERS: Final = _Ignored()
 
 
 class Protocol(HttpToolsProtocol):
-    """What is no HTTP, such as a header with a control character, is answered in OpenAI's shape too."""
+    """HTTP as uvicorn speaks it, with bounds on what one connection may cost before and after the app sees a request.
+
+    What is no HTTP, too large or too slow is answered in OpenAI's shape too, and ends the connection. No bound costs a timer while
+    a request comes in one piece and its answer is read as it goes.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._in_head = True
+        self._in_body = False
+        self._overhead = 0
+        """Bytes of the present request that are no body: its head, chunk framing, trailers."""
+        self._refusal: VisaError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """Ends a head, or a body that nobody waits for, that takes too long."""
+        self._reading: asyncio.TimerHandle | None = None
+        """Looks whether the client reads, while there is something for it to read."""
+        self._unread = 0
+        self._read_at = 0.0
+        self._idle_s = IDLE_S
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm(HEAD_S, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self._reading is not None:
+            self._reading.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        # Blank lines before a request begin it: they end uvicorn's own wait for one.
+        self._in_head = self._in_head or not self._in_body
+        self._overhead += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._overhead > MAX_HEAD_BYTES:
+            self._refuse(_too_large())
+        elif self._in_head and self._timer is None:
+            self._arm(HEAD_S, self._late)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self.scope["extensions"] = {"visa_proxy.idle": {"set": self._set_idle}}
+
+    def on_headers_complete(self) -> None:
+        # A head that came in one piece was not yet counted apart from the body that came with it.
+        if self._overhead > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
+            self._refusal = _too_large()
+            raise self._refusal
+        self._in_head, self._in_body = False, True
+        self._disarm()
+        super().on_headers_complete()
+        self.headers = _TRAILERS
+
+    def on_body(self, body: bytes) -> None:
+        self._overhead = max(0, self._overhead - (1 + _FRAMING) * len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        self._overhead = 0
+        self._disarm()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body and self.cycle.response_complete:
+            self._arm(LINGER_S, self.transport.close)
+        if self.transport.get_write_buffer_size():
+            self._watch_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_at = self.loop.time()
+
+    def timeout_keep_alive_handler(self) -> None:
+        # To close would be to wait for the client to read what is left.
+        self.transport.abort() if self.transport.get_write_buffer_size() else super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
-        body = orjson.dumps(error_body(RequestError(msg, code="invalid_http")))
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        head += f"x-request-id: req_{os.urandom(12).hex()}\r\nconnection: close\r\n\r\n"
-        self.transport.write(head.encode() + body)
+        self._refuse(self._refusal or RequestError(msg, code="invalid_http"))
+
+    def _refuse(self, error: VisaError) -> None:
+        """Answer for the app, unless an answer of its own is due or has begun; then close."""
+        cycle = self.cycle
+        free = cycle is None or cycle.response_complete if self._in_head else not cycle.response_started and not self.pipeline
+        if free:
+            body = orjson.dumps(error_body(error))
+            status = f"{error.status} {_REASONS.get(error.status, 'Bad Request')}"
+            head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            head += f"x-request-id: req_{os.urandom(12).hex()}\r\nconnection: close\r\n\r\n"
+            self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The head of a further request: the answer to the one before it is what the client waits for.
+            self._arm(HEAD_S, self._late)
+        else:
+            self._refuse(RequestTimeout(f"the request's headers did not arrive within {HEAD_S:g} s"))
+
+    def _set_idle(self, seconds: float) -> None:
+        self._idle_s = seconds
+
+    def _watch_reading(self) -> None:
+        if self._reading is None:
+            self._read_at = self.loop.time()
+            self._unread = self.transport.get_write_buffer_size()
+            self._reading = self.loop.call_later(self._idle_s / 4, self._look)
+
+    def _look(self) -> None:
+        """Abort when the client has read nothing for `_idle_s` of what waits for it. Nothing new is written meanwhile."""
+        self._reading = None
+        unread, now = self.transport.get_write_buffer_size(), self.loop.time()
+        if not unread or not (self.flow.write_paused or self.cycle.response_complete):
+            return
+        if unread < self._unread:
+            self._read_at = now
+        if now - self._read_at >= self._idle_s:
+            self.transport.abort()
+            return
+        self._unread = unread
+        self._reading = self.loop.call_later(self._idle_s / 4, self._look)
+
+
+_REASONS: Final = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
+
+
+def _too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"request line and headers, or what comes beside the body, exceed {MAX_HEAD_BYTES} bytes")
 
 
 class Guest(uvicorn.Server):

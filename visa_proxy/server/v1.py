@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from visa_proxy.errors import MethodNotAllowed, NotFound, Stopping, VisaError
+from visa_proxy.errors import DeadlineExceeded, HeadersTooLarge, MethodNotAllowed, NotFound, RequestTimeout, Stopping, VisaError
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.auth import authenticate
 from visa_proxy.server.call import Call, ClientGone
-from visa_proxy.server.chat import chat
 from visa_proxy.server.gateway import Gateway
+from visa_proxy.server.generate import chat, completions
 from visa_proxy.server.models import models
 from visa_proxy.server.relay import relay
+from visa_proxy.server.responses import by_id, responses
 from visa_proxy.server.types import Receive, Scope, Send
 from visa_proxy.server.visa_api import detect, rewrite, translate
 
@@ -24,17 +26,23 @@ logger = logging.getLogger("visa_proxy.requests")
 
 Handler = Callable[[Call, Gateway, Tenant], Awaitable[None]]
 
-_GENERATING = ("/v1/completions", "/v1/responses", "/v1/messages")
-"""Surfaces with answers of a model that this version passes on unchanged, and says so."""
+_GENERATING: Final = re.compile(r"/v1/(?:messages|chat/completions/|responses/|conversations|threads|batches)")
+"""Surfaces with answers of a model that are passed on unchanged, and say so."""
+
+_RESPONSE: Final = "/v1/responses/"
 
 _OPERATORS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 """vLLM's own administration, which shares /v1 with what tenants may call."""
+
+_TELL_S: Final = 2.0
 
 _DOUBTFUL: Final = re.compile(r"//|/\.{1,2}(?:/|\Z)|\\|[\x00-\x1f\x7f]")
 """Paths that some servers read as another one: what is reached must not depend on who reads them."""
 
 _ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/chat/completions": ("POST", chat),
+    "/v1/completions": ("POST", completions),
+    "/v1/responses": ("POST", responses),
     "/v1/models": ("GET", models),
     "/v1/visa/detect": ("POST", detect),
     "/v1/visa/translate": ("POST", translate),
@@ -55,40 +63,78 @@ class V1:
         gateway.metrics.in_flight.inc()
         # A slash at the end makes no other surface, or it would be a way around the rewriting.
         route = call.path.rstrip("/")
-        method, handler = _ROUTES.get(route, ("", _relay))
+        endpoint, method, handler = _route(call, route)
         try:
             await self._answer(call, method, handler)
         except ClientGone:
             logger.info("%s client closed the connection", call.request_id.decode())
             call.status = call.status or 499
         except VisaError as error:
-            await call.fail(error)
+            await _tell(call, error)
         except asyncio.CancelledError:
             # The server ends, and the time for requests in flight is over.
-            async with asyncio.timeout(1):
-                await call.fail(Stopping("The server is being stopped; send the request again."))
+            await _tell(call, Stopping("The server is being stopped; send the request again."))
             raise
         except Exception as error:
             # The message of a foreign exception may quote a text; the place it came from is what helps.
             logger.error(
                 "%s failed: %s", call.request_id.decode(), type(error).__name__, exc_info=logger.isEnabledFor(logging.DEBUG)
             )
-            await call.fail(VisaError("The server had an error while processing your request."))
+            await _tell(call, VisaError("The server had an error while processing your request."))
         finally:
             gateway.metrics.in_flight.dec()
-            endpoint = route if handler is not _relay else "relay"
             name = call.tenant.name if call.tenant is not None else ""
             gateway.metrics.request(name, endpoint, call.status or 499, time.perf_counter() - started)
 
     async def _answer(self, call: Call, method: str, handler: Handler) -> None:
         gateway = self._gateway
+        call.check_repeats()
         tenant = call.tenant = authenticate(call.headers, gateway.watcher.current)
         call.visa[b"x-visa-tenant"] = tenant.name
+        if call.head_bytes > tenant.limits.header_kb * 1024:
+            message = f"request line and headers have {call.head_bytes} bytes, more than {tenant.limits.header_kb:g} KiB"
+            raise HeadersTooLarge(message, param="headers")
         if method and call.method != method:
             raise MethodNotAllowed(f"{call.path} takes {method}, not {call.method}", code="method_not_allowed")
         with gateway.limiter.enter(tenant):
+            await _in_time(call, gateway, tenant, handler)
+
+
+async def _tell(call: Call, error: VisaError) -> None:
+    """Bounded: a client that reads nothing does not hear of its error, but keeps no request open either."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_TELL_S):
+            await call.fail(error)
+
+
+async def _in_time(call: Call, gateway: Gateway, tenant: Tenant, handler: Handler) -> None:
+    """Receive the body and answer. Raises RequestTimeout and DeadlineExceeded when that takes longer than the tenant's limits."""
+    limits = tenant.limits
+    call.allow_idle(limits.idle_s)
+    begun = asyncio.get_running_loop().time()
+    upload_s = min(limits.upload_s, limits.total_s)
+    # One timer, first for the body, then for all of it.
+    clock = asyncio.timeout_at(begun + upload_s)
+    try:
+        async with clock:
             await call.body(gateway.max_body(tenant))
+            clock.reschedule(begun + limits.total_s)
             await _while_connected(call, handler(call, gateway, tenant))
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        if not call.received:
+            raise RequestTimeout(f"the request body did not arrive within {upload_s:g} s", param="body") from None
+        raise DeadlineExceeded(f"the request took longer than {limits.total_s:g} s") from None
+
+
+def _route(call: Call, route: str) -> tuple[str, str, Handler]:
+    """(what metrics call it, its method or "" for any, who answers)."""
+    if route in _ROUTES:
+        return route, *_ROUTES[route]
+    if route.startswith(_RESPONSE) and (call.method != "POST" or route.endswith("/cancel")):
+        return "/v1/responses/{id}", "", by_id
+    return "relay", "", _relay
 
 
 async def _while_connected(call: Call, work: Awaitable[None]) -> None:
@@ -121,7 +167,7 @@ async def _relay(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     route = call.path.rstrip("/")
     if route in _OPERATORS or route.startswith("/v1/visa") or _DOUBTFUL.search(call.path) or not call.raw_path.startswith("/v1/"):
         raise NotFound(f"Unknown request URL: {call.method} {call.path[:200]}", code="unknown_url")
-    generating = call.method == "POST" and route in _GENERATING and not tenant.default_profile.passthrough
+    generating = _GENERATING.match(call.path) and not tenant.default_profile.passthrough
     call.visa[b"x-visa-status"] = "skipped:surface" if generating else "passthrough"
     path = call.raw_path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
     body = await call.body(gateway.max_body(tenant))

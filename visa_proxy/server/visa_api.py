@@ -10,8 +10,8 @@ from visa_proxy.errors import NotReady, PermissionDenied, RequestError
 from visa_proxy.policy.resolve import Tenant, choose_profile
 from visa_proxy.server.call import Call
 from visa_proxy.server.gateway import Gateway
-from visa_proxy.server.wire import json_object
-from visa_proxy.shield.pipeline import MAX_CHARACTERS, Shield
+from visa_proxy.server.surfaces.base import json_object
+from visa_proxy.shield.pipeline import MAX_CHARACTERS, Brief, Shield
 from visa_proxy.values import Space, Target, ValueVector
 
 Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
@@ -79,14 +79,10 @@ async def rewrite(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     body = await _read(call, gateway, tenant, RewriteBody)
     shield = _shield(gateway)
     target, instructions, name = _wanted(body, tenant, shield.detector.space)
-    adaptation = await shield.adapt(
-        query=body.query,
-        answer=body.answer,
-        target=target,
-        instructions=instructions,
-        settings=tenant.shield,
-        model=tenant.rewriter_model,
+    brief = Brief(
+        query=body.query, target=target, settings=tenant.shield, instructions=instructions, model=tenant.rewriter_model
     )
+    adaptation = await shield.adapt(brief, body.answer)
     visa = {"tenant": tenant.name, "profile": name, **adaptation.trace.to_dict()}
     call.visa[b"x-visa-status"] = adaptation.trace.status
     await call.respond_json({"object": "visa.rewrite", "text": adaptation.text, "visa": visa})

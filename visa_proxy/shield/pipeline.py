@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,12 +13,13 @@ from visa_proxy.detector.base import Detector
 from visa_proxy.errors import RewriteRefused, RewriterError
 from visa_proxy.facts.base import FactAnalyzer
 from visa_proxy.policy.schema import Shield as Settings
-from visa_proxy.rewriter.base import Rewriter, RewriteRequest
-from visa_proxy.shield.preserve import Protected, protect
+from visa_proxy.rewriter.base import NO_CONTEXT, Context, Rewriter, RewriteRequest
+from visa_proxy.shield.preserve import PLACEHOLDER, Protected, protect
 from visa_proxy.shield.trace import Trace
 from visa_proxy.shield.verify import Verdict, Verifier
+from visa_proxy.shield.windows import looks_like_json
 from visa_proxy.translator.base import Translator
-from visa_proxy.values import Target, ValueVector
+from visa_proxy.values import Space, Target, ValueVector
 
 logger = logging.getLogger("visa_proxy.shield")
 
@@ -28,6 +30,24 @@ MAX_CHARACTERS: Final = 20_000
 """Longer answers are left alone: measuring them would hold up everybody else's."""
 MAX_QUERY: Final = 2_000
 """Characters of a question that are looked at: what it asks for stands at its beginning or not at all."""
+_WORDS: Final = re.compile(r"[^\W\d_]{2}")
+"""Two letters in a row: what has none beside its verbatim spans has nothing to say differently."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What is wanted of one answer; the same for all of its windows."""
+
+    query: str
+    target: Target | None
+    """None: no offset but that of the instructions."""
+    settings: Settings
+    instructions: Sequence[str] = ()
+    """Plain words, translated into offsets that add up."""
+    model: str | None = None
+    """Model or LoRA adapter of the rewriter; None: its own."""
+    stops: Sequence[str] = ()
+    """Stop sequences of the request: no rewrite may bring one in."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +58,40 @@ class Adaptation:
     trace: Trace
 
 
+class Aim:
+    """The target of one answer before anything is measured: translated once, by the first of its windows that asks."""
+
+    def __init__(self, translator: Translator, space: Space, brief: Brief) -> None:
+        self._translator = translator
+        self._brief = brief
+        self._target = Target("offset", ValueVector.zero(space)) if brief.target is None else brief.target
+        self._settled = not brief.instructions
+        self._lock = asyncio.Lock()
+        self.confidence: float | None = None
+        """The smallest of the translations; None without instructions."""
+
+    async def settle(self, text: str, trace: Trace) -> Target:
+        """The profile's target with the offsets of the instructions added."""
+        if not self._settled:
+            async with self._lock:
+                if not self._settled:
+                    with trace.stage("translate"):
+                        await self._translate(text)
+        trace.instruction_confidence = self.confidence
+        return self._target
+
+    async def _translate(self, text: str) -> None:
+        query = self._brief.query[:MAX_QUERY]
+        found = [await self._translator.translate(query, text, instruction) for instruction in self._brief.instructions]
+        for translation in found:
+            if translation.confidence >= MIN_CONFIDENCE:
+                self._target = Target(self._target.mode, self._target.values.offset(translation.offset))
+        self.confidence = min(translation.confidence for translation in found)
+        self._settled = True
+
+
 class Shield:
-    """The four components, composed. One instance serves all tenants; everything tenant-specific is an argument."""
+    """The four components, composed. One instance serves all tenants; everything tenant-specific is in the brief."""
 
     def __init__(self, detector: Detector, translator: Translator, facts: FactAnalyzer, rewriter: Rewriter) -> None:
         self.detector = detector
@@ -48,26 +100,22 @@ class Shield:
         self.rewriter = rewriter
         self.verifier = Verifier(detector, facts)
 
-    async def adapt(
-        self,
-        *,
-        query: str,
-        answer: str,
-        target: Target | None,
-        instructions: Sequence[str] = (),
-        settings: Settings,
-        model: str | None = None,
-    ) -> Adaptation:
+    def aim(self, brief: Brief) -> Aim:
+        """What the windows of one answer share."""
+        return Aim(self.translator, self.detector.space, brief)
+
+    async def adapt(self, brief: Brief, answer: str, *, aim: Aim | None = None, context: Context = NO_CONTEXT) -> Adaptation:
         """A verified rewrite of `answer`, or `answer` itself with the reason in the trace.
 
-        v* comes from `target` (None: no offset) and the offsets of the `instructions`, added up. Whatever goes wrong inside becomes
-        a `fallback:<why>`; only RewriteRefused leaves, and only under `on_failure: error`.
+        `answer` is a whole answer, or a window of one; then `context` tells of what came before it. Whatever goes wrong inside
+        becomes a `fallback:<why>`; only RewriteRefused leaves, and only under `on_failure: error`.
         """
+        settings = brief.settings
         trace = Trace()
-        job = _Job(self, query[:MAX_QUERY], answer, settings, model, trace)
+        job = _Job(self, brief, answer, trace, context)
         try:
             async with asyncio.timeout(settings.timeout_s):
-                text = await job.run(target, instructions)
+                text = await job.run(aim or self.aim(brief))
         except TimeoutError:
             trace.status, text = "fallback:timeout", None
         except RewriterError as error:
@@ -82,33 +130,27 @@ class Shield:
 
 
 class _Job:
-    """One answer on its way through the shield."""
+    """One text on its way through the shield."""
 
-    def __init__(self, shield: Shield, query: str, answer: str, settings: Settings, model: str | None, trace: Trace) -> None:
+    def __init__(self, shield: Shield, brief: Brief, answer: str, trace: Trace, context: Context) -> None:
         self._shield = shield
-        self._query = query
+        self._brief = brief
+        self._query = brief.query[:MAX_QUERY]
         self._answer = answer
-        self._settings = settings
-        self._model = model
+        self._settings = brief.settings
         self._trace = trace
-        self._deadline = asyncio.get_running_loop().time() + settings.timeout_s
+        self._context = context
+        self._deadline = asyncio.get_running_loop().time() + brief.settings.timeout_s
 
-    async def run(self, target: Target | None, instructions: Sequence[str]) -> str | None:
+    async def run(self, aim: Aim) -> str | None:
         """The rewrite, or None with the reason in the trace's status."""
         trace = self._trace
-        if not self._answer.strip():
-            trace.status = "skipped:empty"
+        trace.status = _untouchable(self._answer)
+        if trace.status:
             return None
-        if len(self._answer) > MAX_CHARACTERS:
-            trace.status = "skipped:too-long"
-            return None
-        if target is None:
-            target = Target("offset", ValueVector.zero(self._shield.detector.space))
-        for instruction in instructions:
-            with trace.stage("translate"):
-                target = await self._translated(target, instruction)
+        target = await aim.settle(self._answer, trace)
         if target.mode == "offset" and not target.values.norm:
-            trace.status = "skipped:unclear-instruction" if instructions else "skipped:no-offset"
+            trace.status = "skipped:unclear-instruction" if self._brief.instructions else "skipped:no-offset"
             return None
         with trace.stage("detect"):
             trace.before = await self._shield.detector.detect(self._query, self._answer)
@@ -119,15 +161,10 @@ class _Job:
         with trace.stage("preserve"):
             protected = protect(self._answer, self._settings.preserve, self._settings.glossary)
         trace.preserved = len(protected.spans)
+        if not _WORDS.search(PLACEHOLDER.sub("", protected.text)):
+            trace.status = "skipped:verbatim"
+            return None
         return await self._best(protected, trace.before, trace.target)
-
-    async def _translated(self, target: Target, instruction: str) -> Target:
-        translation = await self._shield.translator.translate(self._query, self._answer, instruction)
-        known = self._trace.instruction_confidence
-        self._trace.instruction_confidence = min(translation.confidence, 1.0 if known is None else known)
-        if translation.confidence < MIN_CONFIDENCE:
-            return target
-        return Target(target.mode, target.values.offset(translation.offset))
 
     async def _best(self, protected: Protected, before: ValueVector, target: ValueVector) -> str | None:
         trace = self._trace
@@ -159,9 +196,9 @@ class _Job:
         request = RewriteRequest(
             query=self._query,
             text=protected.text.strip(),
-            measured=before,
             target=target,
-            model=self._model,
+            context=self._context,
+            model=self._brief.model,
             candidates=settings.candidates,
             temperature=RETRY_TEMPERATURE if attempt else 0.0,
             seed=attempt,
@@ -182,7 +219,17 @@ class _Job:
                         before=before,
                         target=target,
                         settings=settings,
+                        stops=self._brief.stops,
                     )
                     for text in dict.fromkeys(rewrites.texts)
                 )
             )
+
+
+def _untouchable(answer: str) -> str:
+    """Why a text is left alone before anything is measured: `skipped:<why>`, or ""."""
+    if not answer.strip():
+        return "skipped:empty"
+    if len(answer) > MAX_CHARACTERS:
+        return "skipped:too-long"
+    return "skipped:json" if looks_like_json(answer) else ""

@@ -8,18 +8,13 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from visa_proxy.policy.schema import Preserve
+from visa_proxy.shield.markdown import BRACKET_MATHS, DISPLAY_MATHS, DOLLAR_MATHS, FENCED, INLINE_CODE, QUOTE, TABLE
 
 KINDS: Final[tuple[Preserve, ...]] = get_args(Preserve)
 
 PLACEHOLDER: Final = re.compile(r"⟦(\d{1,7})⟧")
 
-_CODE = re.compile(
-    r"^[ \t]*(?P<fence>`{3,}+|~{3,}+)[^\n]*\n(?:.*?^[ \t]*(?P=fence)[ \t]*$|.*\Z)"  # fenced, or open to the end
-    r"|(?<!`)(?P<ticks>`+)(?!`)[^\n]*?(?<!`)(?P=ticks)(?!`)"  # inline
-    r"|\$\$.{1,1000}?\$\$|\\\[.{1,1000}?\\\]|\\\(.{1,1000}?\\\)",  # display and inline maths
-    re.MULTILINE | re.DOTALL,
-)
-_TABLE = re.compile(r"(?:^[ \t]*\|[^\n]*\|[ \t]*(?:\n|\Z))+", re.MULTILINE)
+_CODE = re.compile("|".join((FENCED, INLINE_CODE, DISPLAY_MATHS, BRACKET_MATHS, DOLLAR_MATHS)), re.MULTILINE | re.DOTALL)
 _URL = re.compile(
     r"""(?:https?://|www\.)(?:[^\s<>"'()\[\]]|\([^\s<>"'()]*\)|\[[^\s<>"'\[\]]*\])*"""  # brackets in pairs only
     r"""(?:[^\s<>"'()\[\].,;:!?]|\([^\s<>"'()]*\))"""
@@ -38,7 +33,6 @@ _NUMBER = re.compile(
     r"(?:[ ]?[-–][ ]?[$€£¥]?\d[\d.,:/]*(?<![.,:/])%?)*(?: ?(?:[ap]\.?m\b\.?|AM\b|PM\b|%))?",
     re.MULTILINE,
 )
-_QUOTE = re.compile(r"\"[^\"\n]{1,400}\"|“[^”\n]{1,400}”|«[^»\n]{1,400}»")
 _WORD = re.compile(r"[^\W\d_][\w'’&-]*", re.UNICODE)
 _SENTENCE_START = re.compile(r"(?:^|[.!?:\n*#>|\"“(][\s\"“'(*_#-]*|^\s*[-*•][ \t]+)\Z", re.MULTILINE)
 _STARTERS: Final = frozenset(
@@ -103,14 +97,14 @@ def _merged(candidates: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _candidates(text: str, kinds: frozenset[Preserve], glossary: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     if "code" in kinds:
-        for pattern in (_CODE, _TABLE):
+        for pattern in (_CODE, TABLE):
             yield from (_trimmed(text, *match.span()) for match in pattern.finditer(text))
     for term in glossary:
         yield from (match.span() for match in re.finditer(re.escape(term), text))
     if "urls" in kinds:
         yield from (match.span() for match in _URL.finditer(text))
     if "quotes" in kinds:
-        yield from (match.span() for match in _QUOTE.finditer(text))
+        yield from (match.span() for match in QUOTE.finditer(text))
     if "numbers" in kinds:
         yield from (_trimmed(text, *match.span()) for match in _NUMBER.finditer(text))
     if "names" in kinds:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from visa_proxy.values import ValueVector
+
+MAX_LISTED: Final = 32
+"""Refusals that a trace lists: a long answer may have more."""
 
 
 @dataclass
@@ -34,6 +38,8 @@ class Trace:
     instruction_confidence: float | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    windows: dict[str, int] | None = None
+    """Of an answer rewritten in windows: how many there were, by status; None for one rewritten whole."""
     timings_ms: dict[str, float] = field(default_factory=dict)
     """Wall-clock milliseconds per stage; a stage that ran twice adds up."""
 
@@ -69,14 +75,55 @@ class Trace:
             data["preserved_spans"] = self.preserved
         if self.refused:
             data["refused"] = self.refused
+        if self.windows is not None:
+            data["windows"] = {"total": sum(self.windows.values()), **self.windows}
         if self.instruction_confidence is not None:
             data["instruction_confidence"] = round(self.instruction_confidence, 4)
         if self.attempts:
-            data["usage"] = {
-                "candidates": self.attempts,
-                "prompt_tokens": self.prompt_tokens,
-                "completion_tokens": self.completion_tokens,
-                "total_tokens": self.prompt_tokens + self.completion_tokens,
-            }
+            data["usage"] = usage([self])
         data["timings_ms"] = {name: round(value, 2) for name, value in self.timings_ms.items()}
         return data
+
+
+def usage(traces: Iterable[Trace]) -> dict[str, int]:
+    """What the rewriter cost, over all of `traces`."""
+    listed = list(traces)
+    prompt, completion = sum(t.prompt_tokens for t in listed), sum(t.completion_tokens for t in listed)
+    return {
+        "candidates": sum(t.attempts for t in listed),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+def merged(parts: Sequence[Trace]) -> Trace:
+    """The trace of an answer from those of its parts, value vectors aside: they are not the sum of the parts' own.
+
+    "adapted" when any part was (the counts say how many), else the first failure, else what most of the others say.
+    """
+    counts = Counter(part.status for part in parts)
+    whole = Trace(status=_status(counts) if parts else "skipped:empty")
+    known = [part.consistency for part in parts if part.consistency is not None and part.status == "adapted"]
+    whole.consistency = min(known) if known else None
+    confidences = [part.instruction_confidence for part in parts if part.instruction_confidence is not None]
+    whole.instruction_confidence = min(confidences) if confidences else None
+    shielded = [part.preserved for part in parts if part.preserved is not None]
+    whole.preserved = sum(shielded) if shielded else None
+    whole.refused = [reason for part in parts for reason in part.refused][:MAX_LISTED]
+    whole.attempts = sum(part.attempts for part in parts)
+    whole.prompt_tokens = sum(part.prompt_tokens for part in parts)
+    whole.completion_tokens = sum(part.completion_tokens for part in parts)
+    timings: Counter[str] = Counter()
+    for part in parts:
+        timings.update(part.timings_ms)
+    whole.timings_ms = dict(timings)
+    return whole
+
+
+def _status(counts: Counter[str]) -> str:
+    if counts["adapted"]:
+        return "adapted"
+    failed = next((status for status in counts if status.startswith("fallback:")), None)
+    prose = [status for status, _ in counts.most_common() if status not in ("skipped:verbatim", "skipped:empty")]
+    return failed or (prose[0] if prose else next(iter(counts)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visa_proxy.detector.base import Detector
@@ -16,7 +17,7 @@ class Verdict:
     """One candidate, judged."""
 
     refused: str | None
-    """None: verified. Else placeholders | unchanged | facts | values."""
+    """None: verified. Else placeholders | unchanged | stop | values | facts."""
     text: str = ""
     after: ValueVector | None = None
     similarity: float = -1.0
@@ -40,6 +41,7 @@ class Verifier:
         before: ValueVector,
         target: ValueVector,
         settings: Settings,
+        stops: Sequence[str] = (),
     ) -> Verdict:
         """`candidate` still holds its placeholders; a verified verdict's `text` has the spans back in place."""
         if not protected.intact(candidate):
@@ -47,6 +49,9 @@ class Verifier:
         text = _like(original, protected.restore(candidate))
         if text.split() == original.split():
             return Verdict("unchanged")
+        # The client asked never to see these; the base kept to it, so has the rewrite.
+        if any(stop in text and stop not in original for stop in stops):
+            return Verdict("stop")
         after = await self._detector.detect(query, text)
         similarity = after.cosine(target)
         gain = similarity - before.cosine(target)

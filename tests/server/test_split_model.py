@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from visa_proxy.server.wire import split_model
+from visa_proxy.server.surfaces.base import split_model
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,177 @@
+"""The three surfaces that generate text: forward the request, adapt the answer, say what happened."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import orjson
+
+from visa_proxy.errors import PermissionDenied, RequestError, RewriteRefused, UpstreamError
+from visa_proxy.llm.http import Endpoint, Exchange
+from visa_proxy.policy.resolve import Profile, Tenant, choose_profile
+from visa_proxy.server.call import JSON, Call, HeaderList
+from visa_proxy.server.gateway import Gateway
+from visa_proxy.server.plan import Plan
+from visa_proxy.server.relay import relay, request_headers, response_headers
+from visa_proxy.server.streaming import stream
+from visa_proxy.server.surfaces.base import Request, Slot, Surface, garbled
+from visa_proxy.server.surfaces.chat import ChatSurface
+from visa_proxy.server.surfaces.completions import CompletionsSurface
+from visa_proxy.shield.pipeline import Adaptation, Shield
+from visa_proxy.shield.trace import Trace
+
+CHAT: Final = ChatSurface()
+COMPLETIONS: Final = CompletionsSurface()
+_OURS: Final = frozenset(("content-length", "content-encoding", "content-type", "etag", "digest", "content-digest"))
+
+
+async def chat(call: Call, gateway: Gateway, tenant: Tenant) -> None:
+    """POST /v1/chat/completions."""
+    await _answer(call, gateway, tenant, CHAT)
+
+
+async def completions(call: Call, gateway: Gateway, tenant: Tenant) -> None:
+    """POST /v1/completions."""
+    await _answer(call, gateway, tenant, COMPLETIONS)
+
+
+async def _answer(call: Call, gateway: Gateway, tenant: Tenant, surface: Surface) -> None:
+    request = Request.parse(surface, await call.body(gateway.max_body(tenant)))
+    await generate(call, gateway, plan_for(call, tenant, request))
+
+
+def plan_for(call: Call, tenant: Tenant, request: Request) -> Plan:
+    """The profile, its instructions and the caller's. Raises NotFound, PermissionDenied or RequestError naming the header."""
+    profile, assignment = choose_profile(
+        tenant,
+        call.header(b"x-visa-profile"),
+        request.suffix,
+        user=request.user,
+        headers=_texts(call) if tenant.experiments else None,
+    )
+    call.visa[b"x-visa-profile"] = profile.name
+    if assignment is not None:
+        call.visa[b"x-visa-experiment"] = str(assignment)
+    return Plan(tenant, profile, _instructions(call, tenant, profile), request)
+
+
+def untouched(plan: Plan) -> str | None:
+    """Why the answers to this request are relayed as they come, or None."""
+    if plan.profile.passthrough:
+        return "passthrough"
+    if plan.request.json_asked and not plan.tenant.shield.json_fields:
+        return "skipped:json"
+    return plan.request.skip
+
+
+async def generate(call: Call, gateway: Gateway, plan: Plan) -> None:
+    """Forward, adapt, answer. Raises VisaError; the caller renders it."""
+    body = plan.request.forward(model=gateway.default_model(plan.tenant))
+    path = plan.request.surface.path + (f"?{call.query.decode('latin-1')}" if call.query else "")
+    await forward(call, gateway, plan, "POST", path, body)
+
+
+async def forward(call: Call, gateway: Gateway, plan: Plan, method: str, path: str, body: bytes | None) -> None:
+    """One request to the base, and its answer: rewritten, or relayed with the reason. Raises VisaError."""
+    endpoint = gateway.base(plan.tenant)
+    shield = gateway.components.shield
+    why = untouched(plan) or _unable(shield, plan.tenant)
+    if why is not None or shield is None:
+        gateway.untouched(call, plan, str(why))
+        await relay(call, endpoint, path, body, head=plan.relayed)
+        return
+    async with endpoint.request(method, path, headers=request_headers(call, plain=True), body=body) as answer:
+        await adapt(call, gateway, shield, plan, endpoint, answer)
+
+
+def _unable(shield: Shield | None, tenant: Tenant) -> str | None:
+    """Why nothing can be rewritten yet, or None. Raises RewriteRefused where the policy wants an error then."""
+    if shield is None and tenant.shield.on_failure == "error":
+        raise RewriteRefused("no verified rewrite: not-ready")
+    return "fallback:not-ready" if shield is None else None
+
+
+async def adapt(call: Call, gateway: Gateway, shield: Shield, plan: Plan, endpoint: Endpoint, answer: Exchange) -> None:
+    """Answer with what the base answers, rewritten. Raises VisaError."""
+    if answer.status >= 400:
+        raise endpoint.error(answer.status, await answer.read(), answer.headers)
+    if plan.request.stream:
+        if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            raise UpstreamError("the base model did not stream its answer", code="upstream_garbled")
+        await stream(call, gateway, shield, plan, answer, _headers(answer, stream=True))
+    else:
+        await _whole(call, gateway, shield, plan, endpoint, answer)
+
+
+async def _whole(call: Call, gateway: Gateway, shield: Shield, plan: Plan, endpoint: Endpoint, answer: Exchange) -> None:
+    body = endpoint.parse(await answer.read())
+    if not isinstance(body, dict):
+        raise garbled("answer is no JSON object")
+    plan.amend(body)
+    slots = plan.request.surface.slots(body)
+    results = await _adapt_all(shield, plan, slots)
+    for slot, result in zip(slots, results, strict=True):
+        if result.trace.status == "adapted":
+            slot.replace(result.text)
+    visa = gateway.report(call, plan, {slot.key: result.trace for slot, result in zip(slots, results, strict=True)})
+    call.visa[b"x-visa-status"] = visa["status"]
+    body["visa"] = visa
+    plan.remember(body)
+    await call.respond(answer.status, orjson.dumps(body), _headers(answer, stream=False))
+
+
+async def _adapt_all(shield: Shield, plan: Plan, slots: list[Slot]) -> list[Adaptation]:
+    """Every text, at once. Raises RewriteRefused only after all have ended: none is left running behind an answered request."""
+    results = await asyncio.gather(*(_adapt(shield, plan, slot) for slot in slots), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
+
+
+async def _adapt(shield: Shield, plan: Plan, slot: Slot) -> Adaptation:
+    if slot.skip is not None:
+        return Adaptation(slot.text, Trace(status=slot.skip))
+    answer = plan.open(shield, slot.key, windows=False)
+    answer.feed(slot.text)
+    try:
+        for part in answer.end():
+            await answer.release(part)
+        return Adaptation(answer.text, await answer.report())
+    finally:
+        await answer.stop()
+
+
+def _instructions(call: Call, tenant: Tenant, profile: Profile) -> tuple[str, ...]:
+    """The profile's own instruction and the caller's. Raises PermissionDenied or RequestError naming the header."""
+    given = call.header(b"x-visa-instruction", limit=2000)
+    if given is None:
+        return () if profile.instruction is None else (profile.instruction,)
+    if not tenant.request_instruction:
+        raise PermissionDenied(
+            "This tenant's policy does not take instructions per request",
+            param="X-Visa-Instruction",
+            code="instruction_not_allowed",
+        )
+    if profile.passthrough:
+        raise RequestError(
+            f"the profile {profile.name!r} passes answers through unchanged: an instruction cannot apply",
+            param="X-Visa-Instruction",
+            code="instruction_not_applicable",
+        )
+    if profile.target is not None and profile.target.mode == "target":
+        raise RequestError(
+            f"the profile {profile.name!r} sets an absolute target: an instruction cannot shift it",
+            param="X-Visa-Instruction",
+            code="instruction_not_applicable",
+        )
+    return (given,) if profile.instruction is None else (profile.instruction, given)
+
+
+def _texts(call: Call) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("utf-8", "replace") for name, value in call.headers.items()}
+
+
+def _headers(answer: Exchange, *, stream: bool) -> HeaderList:
+    return [*([] if stream else [JSON]), *response_headers(answer.headers, without=_OURS)]

@@ -1,0 +1,92 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from visa_proxy.errors import RequestError
+from visa_proxy.server.surfaces.base import Json, Key, Slot, garbled, last_user_text, positive, typed
+from visa_proxy.server.surfaces.choices import ChoicesDecoder, absent, choices_of, label, slot
+
+
+class ChatDecoder(ChoicesDecoder):
+    """Chunks with deltas of messages."""
+
+    def _take(self, choice: Json) -> tuple[str, Json | None, Json | None]:
+        delta = choice.get("delta") or {}
+        content = delta.get("content")
+        text = content if isinstance(content, str) else ""
+        trails = choice.get("finish_reason") is not None or bool(delta.get("tool_calls") or delta.get("function_call"))
+        if not text:
+            return "", None if trails else choice, choice if trails else None
+        rest = {name: value for name, value in delta.items() if name != "content" and value is not None}
+        if not trails:
+            return text, {**choice, "delta": rest} if rest else None, None
+        role = {"role": rest.pop("role")} if "role" in rest else {}
+        return text, {**choice, "delta": role, "finish_reason": None} if role else None, {**choice, "delta": rest}
+
+    def _put(self, choice: Json, text: str) -> Json:
+        return {**choice, "delta": {"content": text}}
+
+    def _without_text(self, choice: Json) -> str:
+        delta = choice.get("delta") or {}
+        return absent(delta.get("tool_calls") or delta.get("function_call"), delta.get("refusal"))
+
+
+class ChatSurface:
+    """Messages in, messages out."""
+
+    path = "/chat/completions"
+    listed = "choices"
+
+    def check(self, data: Json) -> None:
+        """See Surface."""
+        messages = typed(data, "messages", list, "an array")
+        if messages is None:
+            raise RequestError("you must provide a messages parameter", param="messages")
+        if not messages:
+            raise RequestError("'messages' must be a non-empty array of messages", param="messages")
+        for i, message in enumerate(messages):
+            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                raise RequestError(f"messages[{i}] must be an object with a 'role'", param=f"messages[{i}]")
+        positive(data, "n")
+
+    def skip(self, data: Json) -> str | None:
+        """See Surface."""
+        if data.get("logprobs"):
+            return "skipped:logprobs"
+        modalities = data.get("modalities")
+        if data.get("audio") or (isinstance(modalities, list) and "audio" in modalities):
+            return "skipped:audio"
+        if data.get("web_search_options") is not None:
+            return "skipped:citations"
+        return "skipped:echo" if data.get("echo") else None
+
+    def json_asked(self, data: Json) -> bool:
+        """See Surface."""
+        kind = data.get("response_format")
+        return isinstance(kind, dict) and kind.get("type", "text") != "text"
+
+    def query(self, data: Json, key: Key) -> str:
+        """The last message of the user."""
+        return last_user_text(data["messages"])
+
+    def slots(self, body: Json) -> list[Slot]:
+        """See Surface."""
+        slots = []
+        for index, choice in choices_of(body):
+            message = choice.get("message")
+            if not isinstance(message, dict):
+                raise garbled("answer has a choice without a message")
+            why = absent(message.get("tool_calls") or message.get("function_call"), message.get("refusal"))
+            found = slot(index, message, "content", why)
+            if message.get("annotations"):
+                found.skip = "skipped:citations"
+            slots.append(found)
+        return slots
+
+    def label(self, key: Key) -> Json:
+        """See Surface."""
+        return label(key)
+
+    def decoder(self) -> ChatDecoder:
+        """See Surface."""
+        return ChatDecoder()
