@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import orjson
 import uvloop
@@ -49,11 +50,10 @@ _PLAIN: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-l
 
 
 class Sender(asyncio.Protocol):
-    """Answers every POST with CHUNKS events, each written by itself, and every GET with a list of models."""
+    """Answers a request for a stream with CHUNKS events, each written by itself, and any other with a list of models."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         self._received = bytearray()
         self._loop = asyncio.get_running_loop()
 
@@ -64,8 +64,9 @@ class Sender(asyncio.Protocol):
         wanted = int(lengths[0].partition(b":")[2]) if lengths else 0
         if not found or len(body) < wanted:
             return
+        streamed = b'"stream":true' in body
         self._received.clear()
-        if head.startswith(b"GET"):
+        if not streamed:
             self._transport.write(_PLAIN)
             return
         self._transport.write(_HEAD)
@@ -100,8 +101,7 @@ class Reader(asyncio.Protocol):
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         self._next()
 
     def _next(self) -> None:
@@ -136,7 +136,7 @@ async def _read(port: int, streams: int, answers: int) -> Count:
     host = f"127.0.0.1:{port}"
     for done in waits:
         # Apart from each other, as requests are: chunks of all streams would come in the same instant.
-        await loop.create_connection(lambda done=done: Reader(host, left, count, done), "127.0.0.1", port)
+        await loop.create_connection(functools.partial(Reader, host, left, count, done), "127.0.0.1", port)
         await asyncio.sleep(APART_S / streams)
     async with asyncio.timeout(READ_S):
         await asyncio.gather(*waits)

@@ -118,7 +118,7 @@ async def ask(client: AsyncOpenAI, message: str, *, number: int, pace: str, mode
     )
 
 
-def config(folder: Path, bases: dict[str, str], modes: tuple[str, ...]) -> Path:
+def config(folder: Path, bases: dict[str, str], modes: tuple[str, ...], candidates: int | None) -> Path:
     """A visa.yaml with a tenant `PACE-MODE` for each base and mode: the profile bold of acme-outdoors, but for its streaming."""
     policies = folder / "policies"
     policies.mkdir()
@@ -130,6 +130,7 @@ def config(folder: Path, bases: dict[str, str], modes: tuple[str, ...]) -> Path:
             policy["profiles"] = {"bold": policy["profiles"]["bold"]}
             del policy["experiments"], policy["request"]
             policy["shield"]["streaming"] = mode
+            policy["shield"]["candidates"] = candidates or policy["shield"]["candidates"]
             (policies / f"{name}.yaml").write_text(yaml.safe_dump(policy))
     path = folder / "visa.yaml"
     path.write_text(yaml.safe_dump({"bases": {pace: {"url": url} for pace, url in bases.items()}}))
@@ -152,9 +153,10 @@ async def measure(clients: dict[str, dict[str, AsyncOpenAI]], asked: list[str], 
     return answers
 
 
-async def run(folder: Path, bases: dict[str, str], modes: tuple[str, ...], asked: list[str]) -> list[Answer]:
+async def run(folder: Path, path: Path, bases: dict[str, str], modes: tuple[str, ...], asked: list[str]) -> list[Answer]:
+    """The answers, through a proxy with the config at `path`."""
     port = free_port()
-    with running("serve", "--config", str(config(folder, bases, modes)), port=port, log=folder / "serve.log") as pid:
+    with running("serve", "--config", str(path), port=port, log=folder / "serve.log") as pid:
         async with contextlib.AsyncExitStack() as stack:
             clients: dict[str, dict[str, AsyncOpenAI]] = {}
             for pace, url in bases.items():
@@ -268,6 +270,7 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=50.0, help="tokens a second of the paced base")
     parser.add_argument("--only", choices=("paced", "unpaced"))
     parser.add_argument("--modes", nargs="+", choices=MODES[1:], default=MODES[1:], help="beside the base alone")
+    parser.add_argument("--candidates", type=int, help="instead of the policy's")
     options = parser.parse_args()
     paces = {"paced": options.pace, "unpaced": None}
     paces = {pace: rate for pace, rate in paces.items() if options.only in (None, pace)}
@@ -277,10 +280,11 @@ def main() -> None:
             pace: stack.enter_context(sample_base(free_port(), folder / f"{pace}.log", tokens_per_s=rate))
             for pace, rate in paces.items()
         }
-        answers = asyncio.run(run(folder, bases, tuple(options.modes), messages(options.answers)))
+        path = config(folder, bases, tuple(options.modes), options.candidates)
+        answers = asyncio.run(run(folder, path, bases, tuple(options.modes), messages(options.answers)))
     lines = report(answers, list(paces), options)
     console.print("\n".join(lines), markup=False, soft_wrap=True)
-    if options.answers >= QUOTED and len(paces) == 2 and len(options.modes) == 2:
+    if options.answers >= QUOTED and len(paces) == 2 and len(options.modes) == 2 and options.candidates is None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "streaming.md").write_text("\n".join(lines), encoding="utf-8")
         rows: list[dict[str, Any]] = [asdict(answer) for answer in answers]

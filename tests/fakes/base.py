@@ -53,6 +53,8 @@ class FakeBase:
     """Whether every object of an answer has a field that nobody knows yet."""
     pause_s: float = 0.0
     """Between two events of a stream."""
+    hold: asyncio.Event | None = None
+    """A stream waits for this when half of its events are out; at most ten seconds."""
     answer: Answer | None = None
     responses: ResponsesSurface = field(default_factory=ResponsesSurface)
     seen: list[Seen] = field(default_factory=list)
@@ -83,7 +85,7 @@ class FakeBase:
             model = {"id": "sample", "object": "model", "created": 1, "owned_by": "base", "max_model_len": 4096}
             return web.json_response({"object": "list", "data": [model]})
         if request.path.startswith("/v1/responses/"):
-            return await self.responses.stored(request, pause_s=self.pause_s)
+            return await self._sent(request, self.responses.stored(request))
         if request.path not in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
             return web.json_response({"path": request.raw_path})
         data = json.loads(body)
@@ -92,7 +94,7 @@ class FakeBase:
             return web.json_response({"error": error}, status=404)
         said = all_says(self.texts if self.says is None else self.says)
         if request.path == "/v1/responses":
-            return await self.responses.create(request, data, said, future=self.future, pause_s=self.pause_s)
+            return await self._sent(request, self.responses.create(data, said, future=self.future))
         said = list(itertools.islice(itertools.cycle(said), max(data.get("n") or 1, len(said))))
         if request.path == "/v1/completions":
             said = said * prompts(data.get("prompt"))
@@ -104,7 +106,13 @@ class FakeBase:
             whole, parts = of_the_future(whole), of_the_future(parts)
         if not data.get("stream"):
             return web.json_response(whole)
-        return await stream(request, *[event(each) for each in parts], DONE, pause_s=self.pause_s)
+        return await self._sent(request, [*[event(each) for each in parts], DONE])
+
+    async def _sent(self, request: web.Request, answer: web.Response | list[bytes]) -> web.StreamResponse:
+        """`answer`: whole, or the frames of a stream."""
+        if isinstance(answer, web.Response):
+            return answer
+        return await stream(request, *answer, pause_s=self.pause_s, hold=self.hold)
 
 
 def _usage(data: Json) -> bool:
@@ -174,11 +182,16 @@ def _deltas(said: Says) -> list[Json]:
     return found
 
 
-async def stream(request: web.Request, *parts: bytes, pause_s: float = 0.0) -> web.StreamResponse:
+async def stream(
+    request: web.Request, *parts: bytes, pause_s: float = 0.0, hold: asyncio.Event | None = None
+) -> web.StreamResponse:
     """Sends `parts` as one event stream."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
     await response.prepare(request)
-    for part in parts:
+    for i, part in enumerate(parts):
+        if hold is not None and i == len(parts) // 2:
+            async with asyncio.timeout(10):
+                await hold.wait()
         await response.write(part)
         await asyncio.sleep(pause_s)
     await response.write_eof()

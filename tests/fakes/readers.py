@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 from collections import defaultdict
@@ -255,11 +256,14 @@ def langchain_astream(*, responses: bool) -> Reader:
     return read
 
 
+@functools.cache
 def litellm() -> Any:
-    """LiteLLM, kept from fetching its list of prices."""
+    """LiteLLM, kept from fetching its list of prices, and told of the model: of one it does not know it only plays a stream."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
 
+    model = {"litellm_provider": "openai", "mode": "chat", "supports_native_streaming": True, "max_tokens": 4096}
+    litellm.register_model({"sample": {**model, "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}})
     return litellm
 
 

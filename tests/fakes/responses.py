@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from tests.fakes.said import Json, Says, of_the_future, pieces
 
+EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 RESPONSE_USAGE: Json = {
     "input_tokens": 11,
     "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -72,9 +74,8 @@ class ResponsesSurface:
     kept: dict[str, Stored] = field(default_factory=dict)
     made: int = 0
 
-    async def create(
-        self, request: web.Request, data: Json, said: Sequence[Says], *, future: bool, pause_s: float
-    ) -> web.StreamResponse:
+    def create(self, data: Json, said: Sequence[Says], *, future: bool) -> web.Response | list[bytes]:
+        """The answer to a POST: whole, or the frames of a stream."""
         previous = data.get("previous_response_id")
         if previous is not None and previous not in self.kept:
             message = f"Previous response with id '{previous}' not found."
@@ -91,10 +92,10 @@ class ResponsesSurface:
         if data.get("store") is not False:
             self.kept[response["id"]] = stored
         if data.get("stream"):
-            return await _stream(request, events, pause_s)
+            return [response_event(each) for each in events]
         return web.json_response(_at(response, "queued") if data.get("background") else response)
 
-    async def stored(self, request: web.Request, *, pause_s: float) -> web.StreamResponse:
+    def stored(self, request: web.Request) -> web.Response | list[bytes]:
         """GET, DELETE, POST …/cancel and GET …/input_items of an answer that is kept."""
         name, _, rest = request.path.removeprefix("/v1/responses/").partition("/")
         stored = self.kept.get(name)
@@ -105,7 +106,7 @@ class ResponsesSurface:
                 return web.json_response({"object": "list", "data": stored.given, "has_more": False})
             case ("GET", "") if request.query.get("stream") == "true":
                 after = int(request.query.get("starting_after", -1))
-                return await _stream(request, stored.events[after + 1 :], pause_s)
+                return [response_event(each) for each in stored.events[after + 1 :]]
             case ("GET", ""):
                 stored.polls -= 1
                 return web.json_response(_at(stored.response, "in_progress") if stored.polls >= 0 else stored.response)
@@ -209,16 +210,6 @@ def _input_items(given: Any) -> list[Json]:
     return [{"id": f"in_{i}", **each} for i, each in enumerate(given or [])]
 
 
-async def _stream(request: web.Request, events: list[Json], pause_s: float) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-    await response.prepare(request)
-    for each in events:
-        await response.write(response_event(each))
-        await asyncio.sleep(pause_s)
-    await response.write_eof()
-    return response
-
-
 def response_event(data: Json) -> bytes:
     """One SSE frame, with its `event:` line."""
     return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
@@ -227,3 +218,32 @@ def response_event(data: Json) -> bytes:
 def _error(status: int, message: str, *, param: str | None = None, code: str | None = None) -> web.Response:
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return web.json_response({"error": error}, status=status)
+
+
+def parsed(raw: bytes) -> list[Json]:
+    """The events of a well-formed stream: each says its type twice and has every field of the API; the numbers have no gap."""
+    frames = [part for part in raw.split(b"\n\n") if part and not part.startswith(b":") and part != b"data: [DONE]"]
+    events = []
+    for part in frames:
+        name, _, data = part.partition(b"\n")
+        event = json.loads(data.removeprefix(b"data: "))
+        assert name == f"event: {event['type']}".encode()
+        if "x_future" not in event["type"]:
+            EVENT.validate_python(event)
+        events.append(event)
+    assert [each["sequence_number"] for each in events] == list(range(len(events)))
+    return events
+
+
+def text_of(response: Json) -> str:
+    """The text of the first message."""
+    message = next(item for item in response["output"] if item["type"] == "message")
+    return str(message["content"][0]["text"])
+
+
+def with_text(response: Json, text: str) -> Json:
+    """A response with another text in its only message, and without `visa`."""
+    copy: Json = json.loads(json.dumps(response))
+    copy.pop("visa", None)
+    next(item for item in copy["output"] if item["type"] == "message")["content"][0]["text"] = text
+    return copy

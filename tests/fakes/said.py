@@ -46,6 +46,8 @@ Then take these steps:
 If the rice is still hard at the end, add a little more water and wait. Fluff it with a fork before you serve it."""
 SUMMARY = "Rinse the rice in cold water. Let it simmer with the lid on."
 JSON_ANSWER = f'{{"summary": "{SUMMARY}",  "minutes": 15,\n "steps": ["rinse", "boil"], "caf\\u00e9": 1.50}}'
+FUTURE: Json = {"kept": [1.5, "x"]}
+"""What a field holds that nobody knows yet."""
 REFUSAL = "I can't help with that."
 USAGE = {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}
 
@@ -105,9 +107,9 @@ def pieces(text: str | None) -> list[str]:
 
 
 def of_the_future(node: Any) -> Any:
-    """`node` with a field that nobody knows yet in every object of it."""
+    """`node` with FUTURE in every object of it; `metadata` is the client's own."""
     if isinstance(node, dict):
-        return {key: of_the_future(value) for key, value in node.items()} | {"x_future": {"kept": [1.5, None]}}
+        return {key: value if key == "metadata" else of_the_future(value) for key, value in node.items()} | {"x_future": FUTURE}
     return [of_the_future(each) for each in node] if isinstance(node, list) else node
 
 

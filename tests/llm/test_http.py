@@ -88,6 +88,78 @@ async def test_error_answers_become_openai_errors(
     assert (error["message"], error["type"], error["param"], error["code"]) == expected
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Bad n.", "type": "invalid_request_error", "param": "n", "code": "bad_n"},
+        {"message": "Bad n.", "type": None, "param": None, "code": None, "inner": {"status": 400}},
+    ],
+)
+async def test_an_error_in_the_right_shape_stays_as_it_is(base: FakeBase, error: Any) -> None:
+    async with endpoint(base.url) as model:
+        assert model.normalise(400, json.dumps({"error": error}, indent=4).encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"busy", {"message": "the base model answered with status 503", "type": "upstream_error", "param": None, "code": None}),
+        ({"error": "No."}, {"message": "No.", "type": "upstream_error", "param": None, "code": None}),
+        (
+            {"error": {"message": "No.", "type": "T", "param": None, "code": 404}},
+            {"message": "No.", "type": "T", "param": None, "code": "404"},
+        ),
+        (
+            {"error": {"message": "No.", "type": "None", "param": "None", "code": "None"}},
+            {"message": "No.", "type": "upstream_error", "param": None, "code": None},
+        ),
+        (
+            {"error": {"message": "None", "type": "T", "param": None, "code": None}},
+            {"message": "the base model answered with status 503", "type": "T", "param": None, "code": None},
+        ),
+        (
+            {"error": {"message": "No.", "type": "T", "code": "c", "innererror": {"a": [1]}}},
+            {"message": "No.", "type": "T", "param": None, "code": "c", "innererror": {"a": [1]}},
+        ),
+        (
+            {"object": "error", "message": "Too long.", "type": "B", "param": None, "code": 400},
+            {"message": "Too long.", "type": "B", "param": None, "code": "400"},
+        ),
+    ],
+)
+async def test_an_error_in_another_shape_gets_the_right_one(base: FakeBase, body: Any, expected: Any) -> None:
+    async with endpoint(base.url) as model:
+        raw = model.normalise(503, body if isinstance(body, bytes) else json.dumps(body).encode())
+        assert raw is not None and json.loads(raw) == {"error": expected}
+        assert model.normalise(503, raw) is None, "what it made is not in the right shape"
+
+
+async def test_a_stream_may_stand_still_for_less_than_the_endpoints_timeout(base: FakeBase) -> None:
+    async with endpoint(base.url, timeout_s=30) as model:
+        base.answer = streams(*[b"data: x\n\n"] * 8, pause_s=0.1)
+        async with model.request("POST", CHAT, body=b"{}") as answer:
+            assert b"".join([chunk async for chunk in answer.chunks(idle_s=0.5)]) == b"data: x\n\n" * 8
+        base.answer = streams(b"data: 1\n\n", b"data: 2\n\n", pause_s=20)
+        started = time.monotonic()
+        async with model.request("POST", CHAT, body=b"{}") as answer:
+            chunks = answer.chunks(idle_s=0.5)
+            assert await anext(chunks) == b"data: 1\n\n"
+            await asyncio.sleep(0.8)  # the reader's own time does not count
+            with pytest.raises(UpstreamTimeout, match=r"within 0\.5 s"):
+                await anext(chunks)
+        async with model.request("POST", CHAT, body=b"{}") as answer:
+            with pytest.raises(UpstreamTimeout, match=r"within 0\.5 s"):
+                await answer.read(idle_s=0.5)
+        assert time.monotonic() - started < 10
+    await until(lambda: base.running == 0, 2, "the end of the requests at the base")
+
+
+async def test_a_body_that_comes_slowly_does_not_stand_still(base: FakeBase) -> None:
+    base.answer = streams(*[b"data: x\n\n"] * 8, pause_s=0.1)
+    async with endpoint(base.url, timeout_s=30) as model, model.request("POST", CHAT, body=b"{}") as answer:
+        assert await answer.read(idle_s=0.5) == b"data: x\n\n" * 8
+
+
 async def test_retry_headers_go_with_the_error(base: FakeBase) -> None:
     base.answer = answers(
         {"error": {"message": "Slow down."}}, 429, {"Retry-After": "7", "X-Should-Retry": "true", "X-Other": "no"}

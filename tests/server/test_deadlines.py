@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ WHOLE = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 @dataclass
 class Line:
-    """A bare connection to the proxy."""
+    """A bare connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -42,14 +41,18 @@ class Line:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def drip(self, data: bytes, seconds: float = 5.0) -> None:
-        """Sends `data` again and again, until the other side closes."""
-        end = time.monotonic() + seconds
-        with contextlib.suppress(ConnectionError):
-            while time.monotonic() < end and not self.reader.at_eof():
+    async def drip(self, data: bytes, *, pause_s: float = 0.02, at_most: int = 500) -> None:
+        """Sends `data` again and again until the other side closes. Fails when that took it `at_most` times."""
+        closed = asyncio.create_task(self.reader.read())
+        sent = 0
+        while sent < at_most and not closed.done():
+            with contextlib.suppress(ConnectionError):
                 await self.send(data)
-                await asyncio.sleep(0.02)
-        assert time.monotonic() < end, f"the connection was still open after {seconds} s"
+            sent += 1
+            await asyncio.sleep(pause_s)
+        closed.cancel()
+        await asyncio.gather(closed, return_exceptions=True)
+        assert sent < at_most, "it was read on and on"
 
     async def reply(self) -> tuple[int, dict[str, str], bytes]:
         """The next answer, which has a length."""
@@ -74,14 +77,34 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def line(proxy: Running, *, small: bool = False) -> AsyncIterator[Line]:
-    """`small`: a receive buffer of the least size, so that a client that does not read is soon noticed."""
+async def served(app: Any, *, buffer: int | None = None) -> AsyncIterator[Line]:
+    """A connection to the server with another app behind it."""
+    server = run.make_server(app, host=HOST, port=0, guest=True)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    try:
+        async with connected(server.servers[0].sockets[0].getsockname()[1], buffer) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(10):
+            await serving
+
+
+def line(proxy: Running, *, buffer: int | None = None) -> contextlib.AbstractAsyncContextManager[Line]:
+    """A connection to the proxy."""
+    return connected(int(proxy.url.rpartition(":")[2]), buffer)
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int, buffer: int | None) -> AsyncIterator[Line]:
+    """`buffer`: bytes that the system receives ahead; small, so that a client that does not read is soon noticed."""
     sock = socket.socket()
-    if small:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, (HOST, int(proxy.url.rpartition(":")[2])))
-    reader, writer = await asyncio.open_connection(sock=sock, limit=2**20 if not small else 1024)
+    await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=buffer or 2**20)
     try:
         yield Line(reader, writer)
     finally:
@@ -167,13 +190,7 @@ class TestHeads:
     async def test_a_head_without_end(self, proxy: Running, first: bytes, more: bytes) -> None:
         async with line(proxy) as client:
             await client.send(first)
-            sent = 0
-            with contextlib.suppress(ConnectionError):
-                while sent < 2**20 and not client.reader.at_eof():
-                    await client.send(more)
-                    sent += len(more)
-                    await asyncio.sleep(0.005)
-            assert sent < 2**19, "it was read on and on"
+            await client.drip(more, pause_s=0.005, at_most=100)
         await nothing_is_left(proxy)
 
     @pytest.mark.parametrize("size", [64, 120])
@@ -207,13 +224,7 @@ class TestHeads:
         proxy = await start(base.url, text=plain(limits="{concurrent: 1}"))
         async with line(proxy) as client:
             await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + first)
-            sent = 0
-            with contextlib.suppress(ConnectionError):
-                while sent < 2**20 and not client.reader.at_eof():
-                    await client.send(more)
-                    sent += len(more)
-                    await asyncio.sleep(0.005)
-            assert sent < 2**19, "it was read on and on"
+            await client.drip(more, pause_s=0.005, at_most=100)
         assert not base.seen
         await nothing_is_left(proxy)
 
@@ -229,20 +240,12 @@ class TestHeads:
                 await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
                 await send({"type": "http.response.body", "body": b""})
 
-        server = run.make_server(app, host=HOST, port=0, guest=True)
-        serving = asyncio.create_task(server.serve())
-        await until(lambda: server.started)
-        reader, writer = await asyncio.open_connection(HOST, server.servers[0].sockets[0].getsockname()[1])
-        client = Line(reader, writer)
-        for _ in range(2):
-            await client.send(
-                b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Late: yes\r\n\r\n"
-            )
-            assert (await client.reply())[0] == 200
-        writer.close()
-        server.should_exit = True
-        async with asyncio.timeout(10):
-            await serving
+        async with served(app) as client:
+            for _ in range(2):
+                await client.send(
+                    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Late: yes\r\n\r\n"
+                )
+                assert (await client.reply())[0] == 200
         assert seen == [b"host", b"transfer-encoding"] * 2
 
 
@@ -336,7 +339,7 @@ class TestReaders:
 
     async def test_a_stream_that_is_not_read(self, brief: Running, base: FakeBase) -> None:
         base.answer = self.endless
-        async with line(brief, small=True) as client:
+        async with line(brief, buffer=4096) as client:
             await client.send(WHOLE)
             await until(lambda: base.running == 1)
             await until(lambda: base.gone == 1, 10, "the end of the request at the base")
@@ -345,7 +348,7 @@ class TestReaders:
 
     async def test_a_stream_that_is_read_slowly(self, brief: Running, base: FakeBase) -> None:
         base.answer = self.endless
-        async with line(brief, small=True) as client:
+        async with line(brief, buffer=4096) as client:
             await client.send(WHOLE)
             await until(lambda: base.running == 1)
             for _ in range(20):
@@ -355,25 +358,64 @@ class TestReaders:
             assert base.running == 1
         await until(lambda: base.gone == 1, 5)
 
-    async def test_a_whole_answer_that_is_read_slowly(self, brief: Running, base: FakeBase) -> None:
-        base.answer = answers(b'"' + b"x" * 8_000_000 + b'"')
-        async with line(brief, small=True) as client:
-            await client.send(WHOLE)
+    async def test_a_whole_answer_that_is_read_slowly(self) -> None:
+        """Written in one piece, so that only what is left of it says that the client reads."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                scope["extensions"]["visa_proxy.idle"]["set"](0.5)
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8000000")]})
+                await send({"type": "http.response.body", "body": b"x" * 8_000_000})
+
+        async with served(app, buffer=65536) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.reader.readuntil(b"\r\n\r\n")
             for _ in range(20):
-                for _ in range(10):
-                    assert await client.reader.read(4096), "it was cut off"
+                await client.reader.readexactly(400_000)
                 await asyncio.sleep(0.1)
 
     @pytest.mark.parametrize("keep", [b"", b"Connection: close\r\n"])
     async def test_a_whole_answer_that_is_not_read(self, brief: Running, base: FakeBase, keep: bytes) -> None:
         base.answer = answers(b'"' + b"x" * 8_000_000 + b'"')
         before = set(brief.server.server_state.connections)
-        async with line(brief, small=True) as client:
+        async with line(brief, buffer=4096) as client:
             await client.send(WHOLE.replace(b"Host: x\r\n", b"Host: x\r\n" + keep))
             await until(lambda: len(base.seen) == 1)
             await until(lambda: set(brief.server.server_state.connections) <= before, 10, "the end of the connection")
             base.answer = None
             await nothing_is_left(brief)
+
+
+class TestIdleBases:
+    """`limits.idle_s`, seen from the other side."""
+
+    async def test_after_the_first_byte(self, start: Starter, base: FakeBase) -> None:
+        proxy = await start(base.url, text=plain(limits="{concurrent: 1, idle_s: 0.5}"))
+
+        async def halting(request: web.Request, raw: bytes) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            await response.write(frames([ANSWER])[0])
+            return await never(request, raw)
+
+        base.answer = halting
+        reply = await proxy.post({**ASK, "stream": True})
+        first, *_, last, _ = reply.body.split(b"\n\n")
+        assert orjson.loads(first.removeprefix(b"data: "))["choices"] and reply.status == 200
+        assert orjson.loads(last.removeprefix(b"data: "))["error"]["code"] == "upstream_timeout"
+        await until(lambda: base.gone == 1, 2, "the end of the request at the base")
+        base.answer = None
+        await nothing_is_left(proxy)
+
+    async def test_before_the_first_byte_it_may_think(self, start: Starter, base: FakeBase) -> None:
+        proxy = await start(base.url, text=plain(limits="{concurrent: 1, idle_s: 0.2}"))
+
+        async def slow(request: web.Request, _: bytes) -> web.StreamResponse:
+            await asyncio.sleep(0.8)
+            return web.json_response({"thought": True})
+
+        base.answer = slow
+        assert (await proxy.post(ASK)).json == {"thought": True}
 
 
 class TestTotal:
@@ -425,7 +467,7 @@ class TestTotal:
 
     async def test_with_a_client_that_does_not_read(self, brief: Running, base: FakeBase) -> None:
         base.answer = TestReaders.endless
-        async with line(brief, small=True) as client:
+        async with line(brief, buffer=4096) as client:
             await client.send(WHOLE)
             await until(lambda: base.gone == 1, 5, "the end of the request at the base")
             base.answer = None

@@ -13,7 +13,21 @@ from tests.fakes.base import QUESTION, FakeBase, answers, never
 from tests.fakes.http import until
 from tests.fakes.policies import plain, write
 from tests.fakes.proxy import Starter
-from visa_proxy.errors import RateLimited
+from visa_proxy.errors import (
+    DeadlineExceeded,
+    HeadersTooLarge,
+    NotReady,
+    PayloadTooLarge,
+    RateLimited,
+    RequestError,
+    RequestTimeout,
+    RewriteRefused,
+    Stopping,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    VisaError,
+)
 from visa_proxy.policy.load import load_policy
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.limits import Limiter
@@ -88,6 +102,44 @@ async def test_too_many_at_once(start: Starter, base: FakeBase) -> None:
     base.answer = None
     await until(lambda: proxy.gateway.metrics.in_flight._value.get() == 0, 2)
     assert (await proxy.post(ASK)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (VisaError("x"), {}),
+        (RequestError("x"), {}),
+        (PayloadTooLarge("x"), {}),
+        (HeadersTooLarge("x"), {}),
+        (RequestTimeout("x"), {"connection": "close"}),
+        (RateLimited("x"), {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}),
+        (RateLimited("x", wait_s=1.2), {"retry-after": "2", "retry-after-ms": "1200", "x-should-retry": "true"}),
+        (NotReady("x"), {"retry-after": "1", "x-should-retry": "true"}),
+        (Stopping("x"), {"retry-after": "1", "x-should-retry": "true"}),
+        (UpstreamUnavailable("x"), {"retry-after": "1", "x-should-retry": "true"}),
+        (UpstreamTimeout("x"), {"x-should-retry": "false"}),
+        (DeadlineExceeded("x"), {"x-should-retry": "false"}),
+        (RewriteRefused("x"), {"x-should-retry": "false"}),
+        (UpstreamError("x", status=503, headers={"retry-after": "9"}), {"retry-after": "9"}),
+        (UpstreamTimeout("x", headers={"x-should-retry": "true"}), {"x-should-retry": "true"}),
+    ],
+)
+def test_every_error_says_whether_to_ask_again(error: VisaError, expected: dict[str, str]) -> None:
+    assert error.headers == expected
+    error.headers["x"] = "y"
+    assert "x" not in type(error).default_headers
+
+
+async def test_the_sdk_asks_again_when_a_slot_is_free(start: Starter, base: FakeBase) -> None:
+    proxy = await start(base.url, text=plain(limits="{concurrent: 1}"))
+    base.answer = never
+    running = asyncio.create_task(proxy.post(ASK))
+    await until(lambda: base.running == 1)
+    asking = asyncio.create_task(proxy.client.with_options(max_retries=1).chat.completions.create(**ASK))
+    await until(lambda: b'code="429"' in proxy.gateway.metrics.render())
+    base.answer = None
+    running.cancel()
+    assert (await asking).choices[0].message.content
 
 
 async def test_slots_come_back_after_errors(start: Starter, base: FakeBase) -> None:

@@ -65,6 +65,9 @@ SPANS: list[tuple[str, str, list[str]]] = [
     ("fence-longer", "````\n```\n````\nok", ["````\n```\n````"]),
     ("inline", "Call `f(x, 2)` or ``a`b`` now.", ["`f(x, 2)`", "``a`b``"]),
     ("maths", r"So $$a^2 + b$$ and \(x_1\) and \[y\] hold.", ["$$a^2 + b$$", r"\(x_1\)", r"\[y\]"]),
+    ("maths-inline", "So $x_1 + y$ and $E=mc^2$, or $a\nb$.", ["$x_1 + y$", "$E=mc^2$", "$a\nb$"]),
+    ("fence-crlf", "So:\r\n```\r\n3\r\n```\r\nok", ["```\r\n3\r\n```"]),
+    ("fence-closed-by-more", "```\n3\n````\nok", ["```\n3\n````"]),
     ("table", f"Prices:\n\n{TABLE}\n\nEnd.", [TABLE]),
     ("url", "See https://example.org/a_(b)?q=1&r=é#x, or www.a.io.", ["https://example.org/a_(b)?q=1&r=é#x", "www.a.io"]),
     ("url-brackets", "(see https://example.org/a) [x](https://b.io/c)", ["https://example.org/a", "https://b.io/c"]),
@@ -134,6 +137,11 @@ def test_spans_that_overlap_are_one(span: str) -> None:
     assert protect(f"so {span} it goes").spans == (span,)
 
 
+@pytest.mark.parametrize("text", ["$5 and $10", "$5/$10", "$ 5$", "5 $ x$y", r"\$a\$", "$a\n\nb$", "from $HOME to there"])
+def test_prices_are_no_maths(text: str) -> None:
+    assert protect(f"so {text} it goes", ["code"]).spans == ()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_the_kinds_asked_for(kind: Preserve) -> None:
     samples = {"code": "`x`", "urls": "http://a.io", "numbers": "42", "quotes": '"hm"', "names": "Ada"}
@@ -157,6 +165,9 @@ def test_the_kinds_are_those_of_the_policy_schema() -> None:
         '" “ ' * 10_000,
         "$$ " * 10_000 + "\\( " * 10_000,
         "\\[ " * 10_000,
+        "$a " * 15_000,
+        "$a\n" * 15_000,
+        "$" * 30_000,
         "www.(" * 10_000,
         "www.a(b" * 8000,
         "1," * 20_000,

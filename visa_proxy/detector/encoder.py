@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ from visa_proxy.encoder.head import load_head
 from visa_proxy.encoder.minilm import Encoded, SentenceEncoder
 from visa_proxy.encoder.sentences import split_clauses, split_sentences
 from visa_proxy.values import Space, ValueVector, load_space
+
+KNOWN: Final = 4096
+"""Clauses, each with its query, whose contribution is remembered."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class EncoderDetector:
         self.space = space or load_space("schwartz")
         self._encoder = encoder
         self._head = load_head(weights, self.space.names)
+        self._known: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
 
     async def detect(self, query: str, answer: str) -> ValueVector:
         """The value vector v of `answer`, every component in [-1, 1]; zero for an answer without sentences."""
@@ -54,13 +60,29 @@ class EncoderDetector:
 
     async def _measure(self, query: str, answer: str) -> tuple[list[str], list[NDArray[np.float32]]]:
         sentences = split_sentences(answer)
-        if not sentences:
-            return [], []
         clauses = [split_clauses(sentence) for sentence in sentences]
-        context = [query] if query.strip() else []
-        encoded = await self._encoder.encode([*context, *(clause for group in clauses for clause in group)])
-        rows = iter(await asyncio.to_thread(self._apply, encoded[len(context) :], encoded[0] if context else None))
-        return sentences, [np.sum([next(rows) for _ in group], axis=0) for group in clauses]
+        rows = await self._rows(query if query.strip() else "", [clause for group in clauses for clause in group])
+        return sentences, [np.sum([rows[clause] for clause in group], axis=0) for group in clauses]
+
+    async def _rows(self, query: str, clauses: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """What each clause contributes: an unchanged clause is measured once, not once for every rewrite it stands in."""
+        known: dict[str, NDArray[np.float32]] = {}
+        missing: dict[str, None] = {}
+        for clause in clauses:
+            row = self._known.get((query, clause))
+            if row is None:
+                missing[clause] = None
+            else:
+                known[clause] = row
+                self._known.move_to_end((query, clause))
+        if missing:
+            encoded = await self._encoder.encode([*([query] if query else []), *missing])
+            context = encoded.pop(0) if query else None
+            for clause, row in zip(missing, await asyncio.to_thread(self._apply, encoded, context), strict=True):
+                known[clause] = self._known[query, clause] = row
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+        return known
 
     def _apply(self, clauses: Sequence[Encoded], query: Encoded | None) -> list[NDArray[np.float32]]:
         return [self._head(clause, query) for clause in clauses]

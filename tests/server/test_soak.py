@@ -1,0 +1,100 @@
+"""Two hundred streams at once for a minute: none fails, none is out of order, and memory stays where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import statistics
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.fakes.base import QUESTION, FakeBase, chunk, delta, event, stream
+from tests.fakes.policies import policy
+from tests.fakes.proxy import Running, Starter
+from tests.fakes.rewriter import FakeRewriter
+from visa_proxy.encoder.minilm import SentenceEncoder
+
+STREAMS = 200
+SECONDS = 60
+WARM_UP_S = 20
+PATIENCE = aiohttp.ClientTimeout(total=100)
+SAID = " Make it an exciting adventure."
+STEPS = (
+    "Rinse the rice under cold water until it runs clear.",
+    "Use two cups of water for each cup of rice.",
+    "Bring it to a boil in a heavy pot.",
+    "Turn the heat down and cover the pot with a lid.",
+    "Take the pot off the heat and leave it covered.",
+    "Fluff the rice with a fork before it is served.",
+)
+
+
+def answer(seed: int) -> str:
+    """Steps in an order of its own: a window in the wrong place shows."""
+    return " ".join(random.Random(seed).choice(STEPS) for _ in range(10))
+
+
+async def paced(request: web.Request, raw: bytes) -> web.StreamResponse:
+    """The base: an answer in about three seconds."""
+    words = answer(int(json.loads(raw)["user"])).split(" ")
+    pieces = [" ".join(words[at : at + 5]) + (" " if at + 5 < len(words) else "") for at in range(0, len(words), 5)]
+    deltas = [delta(0, role="assistant", content=""), *(delta(0, content=piece) for piece in pieces), delta(0, "stop")]
+    return await stream(request, *(event(chunk(each)) for each in deltas), b"data: [DONE]\n\n", pause_s=0.12)
+
+
+def resident_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+async def ask(proxy: Running, seed: int) -> Counter[str]:
+    body: Any = {"model": "sample", "stream": True, "user": str(seed), "messages": [{"role": "user", "content": QUESTION}]}
+    async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=body, timeout=PATIENCE) as got:
+        raw = await got.read()
+    assert got.status == 200, raw
+    assert raw.endswith(b"data: [DONE]\n\n"), raw[-300:]
+    events = [json.loads(each[6:]) for each in raw.split(b"\n\n") if each.startswith(b"data: {")]
+    text = "".join(choice["delta"].get("content") or "" for each in events for choice in each["choices"])
+    assert text.replace(SAID, "") == answer(seed)
+    return Counter({status: count for status, count in events[-1]["visa"]["windows"].items() if status != "total"})
+
+
+@pytest.mark.timeout(240)
+async def test_many_streams_for_a_minute(
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+) -> None:
+    base.answer, rewriter.rule = paced, lambda text: text + SAID
+    shield = "{streaming: window, retries: 0, timeout_s: 30}"
+    limits = "{requests_per_minute: 1000000, concurrent: 1000}"
+    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield, limits=limits))
+    started = time.monotonic()
+    seeds, outcomes, memory = iter(range(10**9)), Counter[str](), list[tuple[float, float]]()
+    done = 0
+
+    async def client() -> None:
+        nonlocal done
+        while time.monotonic() - started < SECONDS:
+            outcomes.update(await ask(proxy, next(seeds)))
+            done += 1
+            base.seen.clear()  # what the fakes remember is not the product's
+            rewriter.asked.clear()
+
+    async def watch() -> None:
+        while time.monotonic() - started < SECONDS:
+            memory.append((time.monotonic() - started, resident_mb()))
+            await asyncio.sleep(0.5)
+
+    await asyncio.gather(watch(), *(client() for _ in range(STREAMS)))
+    assert done >= 2 * STREAMS
+    assert outcomes["adapted"] > sum(outcomes.values()) / 2, outcomes
+    settled = [megabytes for at, megabytes in memory if at > WARM_UP_S]
+    half = len(settled) // 2
+    first, last = statistics.median(settled[:half]), statistics.median(settled[half:])
+    assert last - first < max(20.0, 0.03 * first), f"from {first:.0f} to {last:.0f} MB"
