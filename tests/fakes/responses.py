@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from pydantic import TypeAdapter
 
 from tests.fakes.said import Json, Says, of_the_future, pieces
 
-EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 RESPONSE_USAGE: Json = {
     "input_tokens": 11,
     "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -220,6 +220,12 @@ def _error(status: int, message: str, *, param: str | None = None, code: str | N
     return web.json_response({"error": error}, status=status)
 
 
+@functools.cache
+def known_events() -> TypeAdapter[ResponseStreamEvent]:
+    """openai-python's own models of the events; built when first needed, because that takes a while."""
+    return TypeAdapter(ResponseStreamEvent)
+
+
 def parsed(raw: bytes) -> list[Json]:
     """The events of a well-formed stream: each says its type twice and has every field of the API; the numbers have no gap."""
     frames = [part for part in raw.split(b"\n\n") if part and not part.startswith(b":") and part != b"data: [DONE]"]
@@ -229,7 +235,7 @@ def parsed(raw: bytes) -> list[Json]:
         event = json.loads(data.removeprefix(b"data: "))
         assert name == f"event: {event['type']}".encode()
         if "x_future" not in event["type"]:
-            EVENT.validate_python(event)
+            known_events().validate_python(event)
         events.append(event)
     assert [each["sequence_number"] for each in events] == list(range(len(events)))
     return events

@@ -13,8 +13,6 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from openai.types.responses import ResponseStreamEvent
-from pydantic import TypeAdapter
 
 from tests.fakes import readers
 from tests.fakes.base import ANSWER, DONE, HEAD, USAGE, FakeBase
@@ -22,7 +20,7 @@ from tests.fakes.http import serving
 from tests.fakes.policies import KEY, policy
 from tests.fakes.proxy import Starter
 from tests.fakes.readers import Ask, Place, Read, Reader
-from tests.fakes.responses import ResponsesSurface
+from tests.fakes.responses import ResponsesSurface, known_events
 from tests.fakes.rewriter import FakeRewriter, thrilled
 from tests.fakes.said import (
     CALLS,
@@ -201,8 +199,7 @@ async def test_the_bases_events_have_every_field_of_the_api(says: Says, backgrou
     answer = ResponsesSurface().create({"background": background, "stream": True}, [says], future=False)
     assert isinstance(answer, list)
     events = [json.loads(frame.partition(b"data: ")[2]) for frame in answer]
-    known = TypeAdapter(ResponseStreamEvent)
-    assert [known.validate_python(event).sequence_number for event in events] == list(range(len(events)))
+    assert [known_events().validate_python(event).sequence_number for event in events] == list(range(len(events)))
     assert events[-1]["type"] == ("response.incomplete" if says.cut else "response.completed")
 
 

@@ -110,10 +110,33 @@ async def test_the_headers_that_come_back(proxy: Running, base: FakeBase) -> Non
 
 @pytest.mark.parametrize("status", [201, 302, 400, 401, 404, 422, 429, 500, 503])
 async def test_every_status_of_the_base_is_passed_on(proxy: Running, base: FakeBase, status: int) -> None:
-    base.answer = answers(b'{"error": "as it was"}', status, {"Retry-After": "3", "Location": "/elsewhere"})
+    body = b'{ "error": {"message": "As it was.", "type":"x", "param":null, "code": null, "more": 1} }'
+    base.answer = answers(body, status, {"Retry-After": "3", "Location": "/elsewhere"})
     async with proxy.http.post(proxy.url + CHAT, data=ODD, allow_redirects=False) as got:
-        assert (got.status, await got.read()) == (status, b'{"error": "as it was"}')
+        assert (got.status, await got.read()) == (status, body)
         assert got.headers["retry-after"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b'{"error": "Unauthorized"}', {"message": "Unauthorized", "type": "upstream_error", "param": None, "code": None}),
+        (
+            b'{"error": {"message": "No.", "type": "None", "param": "None", "code": 404}}',
+            {"message": "No.", "type": "upstream_error", "param": None, "code": "404"},
+        ),
+        (
+            b"<html>",
+            {"message": "the base model answered with status 404", "type": "upstream_error", "param": None, "code": None},
+        ),
+    ],
+)
+async def test_errors_that_clients_cannot_read_are_put_into_openai_s_form(
+    proxy: Running, base: FakeBase, body: bytes, error: dict[str, Any]
+) -> None:
+    base.answer = answers(body, 404)
+    reply = await proxy.post(ODD)
+    assert (reply.status, reply.json) == (404, {"error": error})
 
 
 @pytest.mark.parametrize("size", [0, 1, 1024 * 1024, 1024 * 1024 + 1, 3_000_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -29,8 +30,22 @@ class Call:
     """Reads the request, sends the answer; every answer carries X-Request-Id and the X-Visa-* headers known by then."""
 
     __slots__ = (
-        "_body", "_events", "_receive", "_scope", "_send", "headers", "method", "path", "query", "raw_headers", "raw_path", "request_id",
-        "status", "tenant", "visa"
+        "_body",
+        "_events",
+        "_receive",
+        "_scope",
+        "_send",
+        "error_frame",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "raw_headers",
+        "raw_path",
+        "request_id",
+        "status",
+        "tenant",
+        "visa"
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,6 +66,8 @@ class Call:
         """X-Visa-* response headers, by lower-case name."""
         self.status: int | None = None
         """Of the answer, once it has begun."""
+        self.error_frame: Callable[[VisaError], bytes] = _error_frame
+        """How an event stream says that it failed."""
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -156,10 +173,14 @@ class Call:
         if self.status is not None:
             if self._events:
                 # The blank line ends an event that was cut off.
-                await self.write(b"\n\n" + sse.frame(error_body(error)), more=False)
+                await self.write(b"\n\n" + self.error_frame(error), more=False)
             return
         extra = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
         await self.respond(error.status, orjson.dumps(error_body(error)), [JSON, *extra])
+
+
+def _error_frame(error: VisaError) -> bytes:
+    return sse.frame(error_body(error))
 
 
 def _title(name: bytes) -> str:

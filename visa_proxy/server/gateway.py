@@ -54,9 +54,9 @@ class Gateway:
         """Bytes."""
         return int(min(tenant.limits.body_mb, self.config.body_mb) * 1024 * 1024)
 
-    async def pass_on(self, call: Call, tenant: Tenant, path: str) -> None:
-        """The client's request to its base, and the answer, byte for byte."""
-        body = await call.body(self.max_body(tenant)) or None
+    async def pass_on(self, call: Call, tenant: Tenant, path: str, body: bytes | None = None) -> None:
+        """The client's request to its base, and the answer, byte for byte. `body`: instead of the client's."""
+        body = body or await call.body(self.max_body(tenant)) or None
         asking = self.base(tenant).request(call.method, path, headers=request_headers(call), body=body)
         await relay(call, asking, idle_s=tenant.limits.idle_s)
 

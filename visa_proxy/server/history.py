@@ -40,6 +40,12 @@ class History:
         turns = self._turns.get(tenant)
         return None if turns is None else turns.get(id)
 
+    def item(self, tenant: str, id: str) -> Json | None:
+        """The item of that id in what the tenant's turns hold, as the client saw it."""
+        turns = self._turns.get(tenant)
+        listed = reversed(turns.values()) if turns is not None else ()
+        return next((item for turn in listed for item in turn.items or () if item.get("id") == id), None)
+
     def put(self, tenant: str, id: str, turn: Turn) -> None:
         """Keep `turn`, as the tenant's newest."""
         self.forget(tenant, id)

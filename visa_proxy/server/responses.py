@@ -16,7 +16,7 @@ from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import forward, generate, plan_for
 from visa_proxy.server.history import Turn
 from visa_proxy.server.plan import Plan
-from visa_proxy.server.surfaces.base import Json, Request
+from visa_proxy.server.surfaces.base import Json, Request, json_object
 from visa_proxy.server.surfaces.responses import PENDING, ResponsesSurface
 
 RESPONSES: Final = ResponsesSurface()
@@ -37,6 +37,17 @@ async def responses(call: Call, gateway: Gateway, tenant: Tenant) -> None:
             code="unsupported_parameter",
         )
     await generate(call, gateway, _remembering(gateway, _continued(gateway, plan)))
+
+
+async def beside(call: Call, gateway: Gateway, tenant: Tenant) -> None:
+    """POST /v1/responses/compact and /v1/responses/input_tokens: relayed, and they too speak of what this tenant saw."""
+    body = await call.body(gateway.max_body(tenant))
+    data = json_object(body)
+    RESPONSES.check(data)
+    spelled = _spelled_out(gateway, tenant, data)
+    call.visa[b"x-visa-status"] = "passthrough" if tenant.default_profile.passthrough else "skipped:surface"
+    path = call.raw_path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
+    await gateway.pass_on(call, tenant, path, None if spelled is data else orjson.dumps(spelled))
 
 
 async def by_id(call: Call, gateway: Gateway, tenant: Tenant) -> None:
@@ -75,24 +86,11 @@ def _asked_again() -> Request:
 
 
 def _continued(gateway: Gateway, plan: Plan) -> Plan:
-    """The plan with `previous_response_id` spelled out, where the base's record of it is not what the client saw.
-
-    Raises RequestError for a response that is not this tenant's.
-    """
+    """The plan with what the request refers to spelled out. Raises RequestError."""
     before = plan.request.data.get("previous_response_id")
-    if before is None:
+    data = _spelled_out(gateway, plan.tenant, plan.request.data)
+    if data is plan.request.data:
         return plan
-    turn = gateway.history.get(plan.tenant.name, before)
-    if turn is None and not gateway.alone(plan.tenant):
-        raise RequestError(
-            f"Previous response with id {before[:80]!r} not found.",
-            param="previous_response_id",
-            code="previous_response_not_found",
-        )
-    if turn is None or turn.items is None:
-        return plan
-    data = {name: value for name, value in plan.request.data.items() if name != "previous_response_id"}
-    data["input"] = [*turn.items, *_items(data.get("input"))]
     request = dataclasses.replace(plan.request, data=data, raw=orjson.dumps(data))
 
     def amend(body: Json) -> None:
@@ -101,6 +99,40 @@ def _continued(gateway: Gateway, plan: Plan) -> Plan:
             response["previous_response_id"] = before
 
     return dataclasses.replace(plan, request=request, amend=amend)
+
+
+def _spelled_out(gateway: Gateway, tenant: Tenant, data: Json) -> Json:
+    """A request with the responses and items that it refers to in their place, where the base's record is not what the client saw.
+
+    Raises RequestError for those that are not this tenant's.
+    """
+    known: list[Json] | None = None
+    before = data.get("previous_response_id")
+    if before is not None:
+        turn = gateway.history.get(tenant.name, before)
+        if turn is None and not gateway.alone(tenant):
+            message = f"Previous response with id {before[:80]!r} not found."
+            raise RequestError(message, param="previous_response_id", code="previous_response_not_found")
+        known = None if turn is None or turn.items is None else list(turn.items)
+    given = data.get("input")
+    listed = isinstance(given, list) and any(isinstance(item, dict) and item.get("type") == "item_reference" for item in given)
+    if listed:
+        given = [_resolved(gateway, tenant, item, i) for i, item in enumerate(given or [])]
+    if known is None:
+        return {**data, "input": given} if listed else data
+    rest = {name: value for name, value in data.items() if name != "previous_response_id"}
+    return {**rest, "input": [*known, *_items(given)]}
+
+
+def _resolved(gateway: Gateway, tenant: Tenant, item: Any, place: int) -> Any:
+    """The item that an item_reference means. Raises RequestError."""
+    if not isinstance(item, dict) or item.get("type") != "item_reference":
+        return item
+    found = gateway.history.item(tenant.name, str(item.get("id")))
+    if found is None and not gateway.alone(tenant):
+        message = f"Item with id {str(item.get('id'))[:80]!r} not found."
+        raise RequestError(message, param=f"input[{place}].id", code="item_not_found")
+    return found or item
 
 
 def _remembering(gateway: Gateway, plan: Plan) -> Plan:

@@ -130,6 +130,7 @@ class _Pump:
         self._base = base
         self._shield = shield
         self._decoder = plan.request.surface.decoder()
+        call.error_frame = self._decoder.failure
         self._lane = _Lane()
         self._answers: dict[Key, Answer] = {}
         self._last: dict[Key, Text] = {}

@@ -17,7 +17,7 @@ from visa_proxy.server.call import Call, ClientGone
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import chat, completions
 from visa_proxy.server.models import models
-from visa_proxy.server.responses import by_id, responses
+from visa_proxy.server.responses import beside, by_id, responses
 from visa_proxy.server.types import Receive, Scope, Send
 from visa_proxy.server.visa_api import detect, rewrite, translate
 
@@ -42,6 +42,8 @@ _ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/chat/completions": ("POST", chat),
     "/v1/completions": ("POST", completions),
     "/v1/responses": ("POST", responses),
+    "/v1/responses/compact": ("POST", beside),
+    "/v1/responses/input_tokens": ("POST", beside),
     "/v1/models": ("GET", models),
     "/v1/visa/detect": ("POST", detect),
     "/v1/visa/translate": ("POST", translate),

@@ -79,9 +79,7 @@ async def rewrite(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     body = await _read(call, gateway, tenant, RewriteBody)
     shield = _shield(gateway)
     target, instructions, name = _wanted(body, tenant, shield.detector.space)
-    brief = Brief(
-        query=body.query, target=target, settings=tenant.shield, instructions=instructions, model=tenant.rewriter_model
-    )
+    brief = Brief(query=body.query, target=target, settings=tenant.shield, instructions=instructions, model=tenant.rewriter_model)
     adaptation = await shield.adapt(brief, body.answer)
     visa = {"tenant": tenant.name, "profile": name, **adaptation.trace.to_dict()}
     call.visa[b"x-visa-status"] = adaptation.trace.status

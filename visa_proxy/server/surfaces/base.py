@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from visa_proxy.errors import RequestError, UpstreamError
+from visa_proxy.errors import RequestError, UpstreamError, VisaError
 
 Json = dict[str, Any]
 Key = tuple[int, ...]
@@ -98,6 +98,10 @@ class Decoder(Protocol):
 
     def frame(self, event: Json) -> bytes:
         """As server-sent event."""
+        ...
+
+    def failure(self, error: VisaError) -> bytes:
+        """The server-sent event that ends a stream that failed; OpenAI's SDK raises it."""
         ...
 
 

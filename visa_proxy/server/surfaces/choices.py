@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from visa_proxy.errors import VisaError, error_body
 from visa_proxy.llm import sse
 from visa_proxy.server.surfaces.base import End, Json, Key, Raw, Slot, Step, Text, garbled
 
@@ -119,3 +120,7 @@ class ChoicesDecoder(ABC):
     def frame(self, event: Json) -> bytes:
         """See Decoder."""
         return sse.frame(event)
+
+    def failure(self, error: VisaError) -> bytes:
+        """See Decoder."""
+        return sse.frame(error_body(error))

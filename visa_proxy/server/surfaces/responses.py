@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from visa_proxy.errors import RequestError
+from visa_proxy.errors import RequestError, VisaError, error_body
 from visa_proxy.llm import sse
 from visa_proxy.server.surfaces.base import End, Json, Key, Raw, Slot, Step, Text, garbled, json_type, last_user_text
 
@@ -33,6 +33,23 @@ def _why(output: Any) -> str:
     parts = (part for item in output if isinstance(item, dict) for part in item.get("content") or ())
     refused = any(isinstance(part, dict) and part.get("type") == "refusal" for part in parts)
     return "skipped:refusal" if refused else "skipped:empty"
+
+
+def _say(part: Json, text: str) -> None:
+    """Let a text part say `text`."""
+    if part.get("annotations"):
+        part["annotations"] = [_moved(each, part["text"], text) for each in part["annotations"]]
+    part["text"] = text
+
+
+def _moved(annotation: Any, base: str, text: str) -> Any:
+    """An annotation of `base` with its positions in `text`: where the words it is about stand there, else at the end."""
+    if base == text or not isinstance(annotation, dict) or not isinstance(annotation.get("start_index"), int):
+        return annotation
+    words = base[annotation["start_index"] : annotation.get("end_index", 0)]
+    place = text.find(words) if words else -1
+    start, end = (place, place + len(words)) if place >= 0 else (len(text), len(text))
+    return {**annotation, "start_index": start, "end_index": end}
 
 
 class ResponsesDecoder:
@@ -90,14 +107,16 @@ class ResponsesDecoder:
         key = (event.get("output_index", -1), event.get("content_index", -1))
         if kind == "response.output_text.done" and key in sent:
             return {**event, "text": sent[key]}
+        if kind == "response.output_text.annotation.added" and key in sent:
+            return {**event, "annotation": _moved(event["annotation"], "".join(self._base[key]), sent[key])}
         if kind == "response.content_part.done" and key in sent and "text" in event["part"]:
-            return {**event, "part": {**event["part"], "text": sent[key]}}
-        if kind == "response.output_item.done":
+            _say(event["part"], sent[key])
+        elif kind == "response.output_item.done":
             for (_, j), part in texts_of([event["item"]]):
-                part["text"] = sent.get((event["output_index"], j), part["text"])
+                _say(part, sent.get((event["output_index"], j), part["text"]))
         elif kind in _TERMINAL:
             for place, part in texts_of(event["response"].get("output")):
-                part["text"] = sent.get(self._streamed(place, part), part["text"])
+                _say(part, sent.get(self._streamed(place, part), part["text"]))
         return event
 
     def conclude(self, event: Json | None, visa: Json) -> Json | None:
@@ -108,7 +127,7 @@ class ResponsesDecoder:
 
     def silent(self) -> dict[Key, str]:
         """See Decoder."""
-        return {(0, 0): _why(list(self._items.values()))}
+        return {} if any(self._base.values()) else {(0, 0): _why(list(self._items.values()))}
 
     def frame(self, event: Json) -> bytes:
         """Numbered anew: there are fewer events than the base sent."""
@@ -116,6 +135,12 @@ class ResponsesDecoder:
             event = {**event, "sequence_number": self._number}
         self._number += 1
         return sse.frame(event, name=event["type"])
+
+    def failure(self, error: VisaError) -> bytes:
+        """See Decoder. The API's own event, and beside it `error`, without which the SDK would not raise."""
+        body = error_body(error)
+        detail = {name: body["error"][name] for name in ("code", "message", "param")}
+        return self.frame({"type": "error", "sequence_number": 0, **detail, **body})
 
 
 class ResponsesSurface:
