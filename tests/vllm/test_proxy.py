@@ -29,6 +29,7 @@ MODEL: Final = "parrot"
 REWRITER: Final = "parrot-rewriter"
 PLAIN_KEY: Final = "sk-plain"
 SAFE_KEY: Final = "sk-safe"
+WINDOW_KEY: Final = "sk-window"
 
 WALK: Final = "A short walk each morning takes half an hour."
 GIBBERISH: Final = "Bronze lamps quarrel under seventeen violet umbrellas!"
@@ -36,16 +37,23 @@ SWIM: Final = "Swimming trains nearly all your muscles at once."
 OFF_TOPIC: Final = "Security and safety protect everybody from danger or harm."
 DRIVE: Final = "Check the tyres before a long drive."
 SAFE_DRIVE: Final = "To stay safe and secure, check the tyres before a long drive."
+OIL: Final = "Check the tyres, the oil and the lights well ahead of time."
+SAFE_OIL: Final = "To stay safe and secure, check the tyres, the oil and the lights well ahead of time."
+TORCH: Final = "Pack some water, a torch and one warm blanket for the night."
+SAFE_TORCH: Final = "To stay safe and secure, pack some water, a torch and one warm blanket for the night."
 COUNT: Final = "I count three, four, five, six, eight, nine and more. "
 SAYINGS: Final = (
     # What the rewriter says: its prompt holds the answer.
     Saying(WALK, GIBBERISH),
     Saying(SWIM, OFF_TOPIC),
     Saying(DRIVE, SAFE_DRIVE),
+    Saying(OIL, SAFE_OIL),
+    Saying(TORCH, SAFE_TORCH),
     # What the base says. "I count …" asked to rewrite itself never comes to an end either.
     Saying("walk", WALK),
     Saying("swim", SWIM),
     Saying("drive", DRIVE),
+    Saying("trip", f"{OIL} {TORCH}"),
     Saying("count", COUNT, endless=True),
     Saying("", "No idea."),
 )
@@ -58,7 +66,7 @@ profiles:
   secure: {{values: {{security: 1.0}}}}
   off: passthrough
 request: {{profiles: [secure, "off"]}}
-shield: {{timeout_s: 120}}
+shield: {{timeout_s: 120, streaming: {streaming}}}
 """
 CONFIG: Final = """\
 bases:
@@ -91,8 +99,12 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 def proxy(vllm: Child, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     folder = tmp_path_factory.mktemp("proxy")
     (folder / "policies").mkdir()
-    for tenant, key, default in (("plain", PLAIN_KEY, "off"), ("safe", SAFE_KEY, "secure")):
-        policy = POLICY.format(tenant=tenant, hash=hash_key(key), default=f'"{default}"')
+    for tenant, key, default, streaming in (
+        ("plain", PLAIN_KEY, "off", "full"),
+        ("safe", SAFE_KEY, "secure", "full"),
+        ("window", WINDOW_KEY, "secure", "window"),
+    ):
+        policy = POLICY.format(tenant=tenant, hash=hash_key(key), default=f'"{default}"', streaming=streaming)
         (folder / "policies" / f"{tenant}.yaml").write_text(policy)
     (folder / "visa.yaml").write_text(CONFIG.format(url=vllm.url, rewriter=REWRITER))
     port = free_port()
@@ -126,6 +138,12 @@ def plain(proxy: Child) -> Iterator[openai.OpenAI]:
 @pytest.fixture
 def safe(proxy: Child) -> Iterator[openai.OpenAI]:
     with _client(proxy, SAFE_KEY) as client:
+        yield client
+
+
+@pytest.fixture
+def window(proxy: Child) -> Iterator[openai.OpenAI]:
+    with _client(proxy, WINDOW_KEY) as client:
         yield client
 
 
@@ -214,12 +232,13 @@ class TestPassThrough:
         assert answer.usage.completion_tokens >= 1
 
     def test_errors_of_the_server_are_its_own(self, plain: openai.OpenAI, direct: openai.OpenAI) -> None:
-        bodies = []
+        errors = []
         for client in (direct, plain):
             with pytest.raises(openai.BadRequestError) as caught:
                 client.chat.completions.create(model=MODEL, messages=ask("Hello"), temperature=-1)
-            bodies.append(caught.value.response.content)
-        assert bodies[1] == bodies[0]
+            errors.append(caught.value.response.json()["error"])
+        assert isinstance(errors[0]["code"], int), "then the next line means something"
+        assert errors[1] == {**errors[0], "code": str(errors[0]["code"])}
 
 
 class TestModels:
@@ -289,9 +308,8 @@ class TestAdapting:
         ) as answer:
             lines = answer.iter_lines()
             with vllm.frozen():
-                first = next(line for line in lines if line)
+                assert ": keep-alive" in lines
             data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
-        assert first == ": keep-alive"
         assert data.pop() == "[DONE]"
         chunks = [json.loads(event) for event in data]
         text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
@@ -308,6 +326,43 @@ class TestAdapting:
         assert "temperature" in error["message"]
         assert error["param"] == "temperature"
         assert error["code"] is None or isinstance(error["code"], str)
+
+
+class TestWindows:
+    def test_chat(self, window: openai.OpenAI) -> None:
+        stream = window.chat.completions.create(model=MODEL, messages=ask("What before a trip?"), stream=True)
+        headers, chunks = stream.response.headers, list(stream)
+        said = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
+        assert headers["x-visa-stream-mode"] == "window"
+        assert said == [f"{SAFE_OIL} ", SAFE_TORCH]
+        assert _visa(chunks[-1])["windows"] == {"total": 2, "adapted": 2}
+
+    def test_completions(self, window: openai.OpenAI) -> None:
+        """A completion continues its prompt, so this model says what it would say to an empty question."""
+        chunks = list(window.completions.create(model=MODEL, prompt="Walk", max_tokens=20, stream=True))
+        whole = window.completions.create(model=MODEL, prompt="Walk", max_tokens=20)
+        assert "visa" in (chunks[-1].model_extra or {})
+        assert _visa(chunks[-1])["status"] == _visa(whole)["status"]
+        assert {chunk.id for chunk in chunks} == {chunks[0].id}
+
+    def test_responses(self, window: openai.OpenAI) -> None:
+        with window.responses.stream(model=MODEL, input="What before a trip?") as stream:
+            deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+            final = stream.get_final_response()
+        assert deltas == [f"{SAFE_OIL} ", SAFE_TORCH]
+        assert final.output_text == f"{SAFE_OIL} {SAFE_TORCH}"
+        assert _visa(final)["windows"] == {"total": 2, "adapted": 2}
+        # This server keeps no responses itself; what the client saw is kept here.
+        assert window.responses.retrieve(final.id).output_text == final.output_text
+        later = window.responses.create(model=MODEL, input="And before a drive?", previous_response_id=final.id)
+        assert later.previous_response_id == final.id
+        assert later.output_text
+
+    def test_what_fails_in_a_window_is_the_base_s_own(self, window: openai.OpenAI) -> None:
+        stream = window.chat.completions.create(model=MODEL, messages=ask("Why should I walk?"), stream=True)
+        chunks = list(stream)
+        assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == WALK
+        assert _visa(chunks[-1])["status"].startswith("fallback:unverified-")
 
 
 def _visa(answer: openai.BaseModel) -> dict[str, Any]:

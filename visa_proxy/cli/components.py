@@ -92,10 +92,12 @@ def rewrite(
     async def run() -> Any:
         from visa_proxy.policy.schema import Shield as Settings
         from visa_proxy.server.components import standalone
+        from visa_proxy.shield.answer import rewrite_whole
         from visa_proxy.shield.pipeline import Brief
 
         async with standalone(config) as shield:
-            return await shield.adapt(Brief(query=query, target=target, settings=Settings(), instructions=instructions), answer)
+            brief = Brief(query=query, target=target, settings=Settings(), instructions=instructions)
+            return await rewrite_whole(shield, brief, answer)
 
     result = _work("starting the rewriter", run())
     if as_json:

@@ -7,6 +7,9 @@ from typing import Final, Protocol
 
 from visa_proxy.values import ValueVector
 
+SAMPLING: Final = 0.4
+"""Temperature of candidates after the first: warm enough to differ, cool enough to copy."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -48,6 +51,9 @@ class Rewrites:
 
 class Rewriter(Protocol):
     """Implementations are safe to call concurrently and honour cancellation."""
+
+    reach: int
+    """Characters that it takes at once; longer texts come to it in parts."""
 
     async def rewrite(self, request: RewriteRequest, *, timeout_s: float) -> Rewrites:
         """Candidates for `request`. Raises RewriterError, whose `reason` says why there are none."""

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 from visa_proxy.errors import RewriterError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from visa_proxy.llm.http import Endpoint
-from visa_proxy.rewriter.base import RewriteRequest, Rewrites
+from visa_proxy.rewriter.base import SAMPLING, RewriteRequest, Rewrites
 from visa_proxy.rewriter.prompt import Style, render
 
 BUNDLED_MODEL: Final = Path(__file__).parent.parent / "assets" / "rewriter"
 """The small model that comes with the package; its prompt style is "compact"."""
 MAX_REPLY_BYTES: Final = 1024 * 1024
-SAMPLING: Final = 0.4
-"""Temperature of the candidates after the first: warm enough to differ, cool enough to copy."""
+REACH: Final[dict[Style, int]] = {"full": 4_000, "compact": 600}
+"""Characters a model takes at once, by prompt style: the small model was trained on texts of at most about 130 words."""
 _THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
@@ -27,6 +27,7 @@ class ChatRewriter:
         self._endpoint = endpoint
         self._model = model
         self._style: Style = style
+        self.reach = REACH[style]
 
     async def rewrite(self, request: RewriteRequest, *, timeout_s: float) -> Rewrites:
         """Those candidates that came in time, the first greedy unless the request sets a temperature. Raises RewriterError for none."""
@@ -51,7 +52,9 @@ class ChatRewriter:
     async def _candidate(self, request: RewriteRequest, index: int) -> tuple[str, int, int]:
         body: dict[str, Any] = {
             "model": request.model or self._model,
-            "messages": render(self._style, query=request.query, text=request.text, target=request.target, context=request.context),
+            "messages": render(
+                self._style, query=request.query, text=request.text, target=request.target, context=request.context
+            ),
             "temperature": request.temperature if index == 0 else max(request.temperature, SAMPLING),
             # A token is at least one byte, and a rewrite is about as long as its source: beyond this it has lost its way.
             "max_tokens": 64 + len(request.text.encode()) // 2,

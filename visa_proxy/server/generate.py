@@ -19,6 +19,7 @@ from visa_proxy.server.surfaces.base import Request, Slot, Surface, garbled
 from visa_proxy.server.surfaces.chat import ChatSurface
 from visa_proxy.server.surfaces.completions import CompletionsSurface
 from visa_proxy.server.upstream import ask
+from visa_proxy.shield.answer import complete
 from visa_proxy.shield.pipeline import Adaptation, Shield
 from visa_proxy.shield.trace import Trace
 
@@ -132,14 +133,7 @@ async def _adapt_all(shield: Shield, plan: Plan, slots: list[Slot]) -> list[Adap
 async def _adapt_slot(shield: Shield, plan: Plan, slot: Slot) -> Adaptation:
     if slot.skip is not None:
         return Adaptation(slot.text, Trace(status=slot.skip))
-    answer = plan.open(shield, slot.key, windows=False)
-    answer.feed(slot.text)
-    try:
-        for part in answer.end():
-            await answer.release(part)
-        return Adaptation(answer.text, await answer.report())
-    finally:
-        await answer.stop()
+    return await complete(plan.open(shield, slot.key, windows=False), slot.text)
 
 
 def _instructions(call: Call, tenant: Tenant, profile: Profile) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from visa_proxy.shield.answer import Answer
 from visa_proxy.shield.json_fields import schema_of
 from visa_proxy.shield.pipeline import Brief, Shield
 from visa_proxy.shield.structured import adapt_fields
-from visa_proxy.shield.windows import Cutter, Whole
 
 
 def _nothing(body: Json) -> None:
@@ -43,16 +42,15 @@ class Plan:
 
     def open(self, shield: Shield, key: Key, *, windows: bool) -> Answer:
         """One text of the answer, ready to be fed."""
-        settings = self.tenant.shield
         brief = Brief(
             query=self.request.surface.query(self.request.data, key),
             target=self.profile.target,
-            settings=settings,
+            settings=self.tenant.shield,
             instructions=self.instructions,
             model=self.tenant.rewriter_model,
             stops=self.request.stops,
         )
         if self.request.json_asked:
             rewrite = functools.partial(adapt_fields, shield, brief, schema=schema_of(self.request.data))
-            return Answer(shield, brief, Whole(), rewrite)
-        return Answer(shield, brief, Cutter(verbatim="code" in settings.preserve) if windows else Whole())
+            return Answer(shield, brief, rewrite=rewrite)
+        return Answer(shield, brief, windows=windows)

@@ -145,8 +145,11 @@ class _Pump:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KEEP_ALIVE_S):
                 await self._lane.filled()
-        first = None if self._lane.waiting else self._lane.take()
+        late = self._lane.waiting
+        first = None if late else self._lane.take()
         await self._call.start(self._base.status, headers)
+        if late:
+            await self._call.write(sse.KEEP_ALIVE)
         held: Raw | None = None
         item = first or await self._next()
         while item is not None:

@@ -11,10 +11,12 @@ from visa_proxy.policy.resolve import Tenant, choose_profile
 from visa_proxy.server.call import Call
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.surfaces.base import json_object
-from visa_proxy.shield.pipeline import MAX_CHARACTERS, Brief, Shield
+from visa_proxy.shield.answer import rewrite_whole
+from visa_proxy.shield.pipeline import Brief, Shield
+from visa_proxy.shield.windows import MAX_WHOLE
 from visa_proxy.values import Space, Target, ValueVector
 
-Text = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
+Text = Annotated[str, StringConstraints(max_length=MAX_WHOLE)]
 Instruction = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"\S")]
 
 
@@ -80,7 +82,7 @@ async def rewrite(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     shield = _shield(gateway)
     target, instructions, name = _wanted(body, tenant, shield.detector.space)
     brief = Brief(query=body.query, target=target, settings=tenant.shield, instructions=instructions, model=tenant.rewriter_model)
-    adaptation = await shield.adapt(brief, body.answer)
+    adaptation = await rewrite_whole(shield, brief, body.answer)
     visa = {"tenant": tenant.name, "profile": name, **adaptation.trace.to_dict()}
     call.visa[b"x-visa-status"] = adaptation.trace.status
     await call.respond_json({"object": "visa.rewrite", "text": adaptation.text, "visa": visa})

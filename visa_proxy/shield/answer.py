@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from visa_proxy.rewriter.base import Context
-from visa_proxy.shield.pipeline import MAX_CHARACTERS, MAX_QUERY, Adaptation, Aim, Brief, Shield
+from visa_proxy.shield.pipeline import MAX_QUERY, Adaptation, Aim, Brief, Shield
 from visa_proxy.shield.trace import Trace, merged
-from visa_proxy.shield.windows import Splitter, Window, looks_like_json
+from visa_proxy.shield.windows import MAX_WHOLE, Cutter, Splitter, Whole, Window, looks_like_json
 
 AT_ONCE: Final = 4
 """Windows of one answer being rewritten at the same time."""
@@ -21,6 +21,9 @@ OUTLINE: Final = 12
 """Earlier windows that the rewriter is told of."""
 HEADLINE: Final = 80
 """Characters told of each of them."""
+
+
+Rewrite = Callable[[str], Awaitable[Adaptation]]
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,21 @@ class Part:
 class Answer:
     """Feed it the base's text, await its parts in order, then ask what happened.
 
-    What `release` gives for all parts, joined, is the base's text with the windows that could be verified rewritten. With a cutter
-    that never cuts it is a rewrite of the whole.
+    What `release` gives for all parts, joined, is the base's text with the windows that could be verified rewritten.
     """
 
-    def __init__(
-        self, shield: Shield, brief: Brief, cutter: Splitter, rewrite: Callable[[str], Awaitable[Adaptation]] | None = None
-    ) -> None:
-        """`rewrite`: what becomes of a window's text; default: `shield.adapt`."""
+    def __init__(self, shield: Shield, brief: Brief, *, windows: bool = False, rewrite: Rewrite | None = None) -> None:
+        """`windows`: close windows while the text comes; else it is rewritten at its end, as a whole where the rewriter takes it.
+
+        `rewrite`: what becomes of the text, always as a whole; default: `shield.adapt`.
+        """
         self._shield = shield
         self._brief = brief
-        self._cutter = cutter
+        self._hurried = windows
         self._rewrite = rewrite
+        verbatim = "code" in brief.settings.preserve
+        reach = MAX_WHOLE if rewrite is not None else shield.rewriter.reach
+        self._cutter: Splitter = Cutter(verbatim=verbatim) if windows else Whole(reach, verbatim=verbatim)
         self._aim: Aim = shield.aim(brief)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[Adaptation]] = set()
@@ -93,7 +99,7 @@ class Answer:
             whole.windows = dict(Counter(trace.status for trace in self._traces))
         if whole.status == "skipped:verbatim" and looks_like_json(base):
             whole.status = "skipped:json"
-        if whole.windows is not None and whole.attempts and len(base) <= MAX_CHARACTERS:
+        if whole.windows is not None and whole.attempts and len(base) <= MAX_WHOLE:
             with whole.stage("report"):
                 await self._measure(whole, base)
         return whole
@@ -132,4 +138,21 @@ class Answer:
         async with self._slots:
             if self._rewrite is not None:
                 return await self._rewrite(text)
-            return await self._shield.adapt(self._brief, text, aim=self._aim, context=Context(outline, self._tail))
+            context = Context(outline, self._tail)
+            return await self._shield.adapt(self._brief, text, aim=self._aim, context=context, hurried=self._hurried)
+
+
+async def complete(answer: Answer, text: str) -> Adaptation:
+    """All of `answer`, whose base text is `text`. Raises RewriteRefused under `on_failure: error`."""
+    answer.feed(text)
+    try:
+        for part in answer.end():
+            await answer.release(part)
+        return Adaptation(answer.text, await answer.report())
+    finally:
+        await answer.stop()
+
+
+async def rewrite_whole(shield: Shield, brief: Brief, text: str) -> Adaptation:
+    """A verified rewrite of a whole text, or the text itself with the reason. Raises RewriteRefused under `on_failure: error`."""
+    return await complete(Answer(shield, brief), text)

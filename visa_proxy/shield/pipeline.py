@@ -13,11 +13,11 @@ from visa_proxy.detector.base import Detector
 from visa_proxy.errors import RewriteRefused, RewriterError
 from visa_proxy.facts.base import FactAnalyzer
 from visa_proxy.policy.schema import Shield as Settings
-from visa_proxy.rewriter.base import NO_CONTEXT, Context, Rewriter, RewriteRequest
+from visa_proxy.rewriter.base import NO_CONTEXT, SAMPLING, Context, Rewriter, RewriteRequest
 from visa_proxy.shield.preserve import PLACEHOLDER, Protected, protect
 from visa_proxy.shield.trace import Trace
 from visa_proxy.shield.verify import Verdict, Verifier
-from visa_proxy.shield.windows import looks_like_json
+from visa_proxy.shield.windows import MAX_WHOLE, looks_like_json
 from visa_proxy.translator.base import Translator
 from visa_proxy.values import Space, Target, ValueVector
 
@@ -26,8 +26,6 @@ logger = logging.getLogger("visa_proxy.shield")
 RETRY_TEMPERATURE: Final = 0.5
 MIN_CONFIDENCE: Final = 0.5
 """An instruction understood with less certainty than this is not acted upon."""
-MAX_CHARACTERS: Final = 20_000
-"""Longer answers are left alone: measuring them would hold up everybody else's."""
 MAX_QUERY: Final = 2_000
 """Characters of a question that are looked at: what it asks for stands at its beginning or not at all."""
 _WORDS: Final = re.compile(r"[^\W\d_]{2}")
@@ -104,15 +102,18 @@ class Shield:
         """What the windows of one answer share."""
         return Aim(self.translator, self.detector.space, brief)
 
-    async def adapt(self, brief: Brief, answer: str, *, aim: Aim | None = None, context: Context = NO_CONTEXT) -> Adaptation:
+    async def adapt(
+        self, brief: Brief, answer: str, *, aim: Aim | None = None, context: Context = NO_CONTEXT, hurried: bool = False
+    ) -> Adaptation:
         """A verified rewrite of `answer`, or `answer` itself with the reason in the trace.
 
-        `answer` is a whole answer, or a window of one; then `context` tells of what came before it. Whatever goes wrong inside
-        becomes a `fallback:<why>`; only RewriteRefused leaves, and only under `on_failure: error`.
+        `answer` is a whole answer, or a window of one; then `context` tells of what came before it. `hurried`: somebody is reading
+        along, so the first candidate is taken when it is good. Whatever goes wrong inside becomes a `fallback:<why>`; only
+        RewriteRefused leaves, and only under `on_failure: error`.
         """
         settings = brief.settings
         trace = Trace()
-        job = _Job(self, brief, answer, trace, context)
+        job = _Job(self, brief, answer, trace, context, hurried=hurried)
         try:
             async with asyncio.timeout(settings.timeout_s):
                 text = await job.run(aim or self.aim(brief))
@@ -129,10 +130,28 @@ class Shield:
         return Adaptation(answer if text is None else text, trace)
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Candidates asked for at once."""
+
+    candidates: int
+    temperature: float
+    """Of the first; 0: greedy."""
+    seed: int
+
+
+def _rounds(settings: Settings, *, hurried: bool) -> list[_Round]:
+    """All candidates and then the retries; `hurried`: the greedy one alone, then the others only when it was refused."""
+    first = [_Round(settings.candidates, 0.0, 0)]
+    if hurried and settings.candidates > 1:
+        first = [_Round(1, 0.0, 0), _Round(settings.candidates - 1, SAMPLING, 1)]
+    return first + [_Round(settings.candidates, RETRY_TEMPERATURE, retry) for retry in range(1, settings.retries + 1)]
+
+
 class _Job:
     """One text on its way through the shield."""
 
-    def __init__(self, shield: Shield, brief: Brief, answer: str, trace: Trace, context: Context) -> None:
+    def __init__(self, shield: Shield, brief: Brief, answer: str, trace: Trace, context: Context, *, hurried: bool) -> None:
         self._shield = shield
         self._brief = brief
         self._query = brief.query[:MAX_QUERY]
@@ -140,6 +159,7 @@ class _Job:
         self._settings = brief.settings
         self._trace = trace
         self._context = context
+        self._rounds = _rounds(brief.settings, hurried=hurried)
         self._deadline = asyncio.get_running_loop().time() + brief.settings.timeout_s
 
     async def run(self, aim: Aim) -> str | None:
@@ -168,11 +188,11 @@ class _Job:
 
     async def _best(self, protected: Protected, before: ValueVector, target: ValueVector) -> str | None:
         trace = self._trace
-        for attempt in range(self._settings.retries + 1):
+        for asked in self._rounds:
             try:
-                verdicts = await self._attempt(protected, before, target, attempt)
+                verdicts = await self._attempt(protected, before, target, asked)
             except RewriterError as error:
-                if attempt == self._settings.retries:
+                if asked is self._rounds[-1]:
                     raise
                 trace.refused.append(f"rewriter-{error.reason}")
                 continue
@@ -191,7 +211,7 @@ class _Job:
         """Seconds to wait for candidates: nine tenths of what is left, so that those that came can still be verified."""
         return max(0.05, 0.9 * (self._deadline - asyncio.get_running_loop().time()))
 
-    async def _attempt(self, protected: Protected, before: ValueVector, target: ValueVector, attempt: int) -> list[Verdict]:
+    async def _attempt(self, protected: Protected, before: ValueVector, target: ValueVector, asked: _Round) -> list[Verdict]:
         settings, trace = self._settings, self._trace
         request = RewriteRequest(
             query=self._query,
@@ -199,11 +219,11 @@ class _Job:
             target=target,
             context=self._context,
             model=self._brief.model,
-            candidates=settings.candidates,
-            temperature=RETRY_TEMPERATURE if attempt else 0.0,
-            seed=attempt,
+            candidates=asked.candidates,
+            temperature=asked.temperature,
+            seed=asked.seed,
         )
-        trace.attempts += settings.candidates
+        trace.attempts += asked.candidates
         with trace.stage("rewrite"):
             rewrites = await self._shield.rewriter.rewrite(request, timeout_s=self._patience())
         trace.prompt_tokens += rewrites.prompt_tokens
@@ -230,6 +250,6 @@ def _untouchable(answer: str) -> str:
     """Why a text is left alone before anything is measured: `skipped:<why>`, or ""."""
     if not answer.strip():
         return "skipped:empty"
-    if len(answer) > MAX_CHARACTERS:
+    if len(answer) > MAX_WHOLE:
         return "skipped:too-long"
     return "skipped:json" if looks_like_json(answer) else ""

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from visa_proxy.errors import RewriteRefused
+from visa_proxy.shield.answer import rewrite_whole
 from visa_proxy.shield.json_fields import find_fields, fitting, splice
 from visa_proxy.shield.pipeline import Adaptation, Brief, Shield
 from visa_proxy.shield.trace import Trace, merged
@@ -19,7 +20,7 @@ async def adapt_fields(shield: Shield, brief: Brief, text: str, schema: dict[str
     fields = find_fields(text, brief.settings.json_fields)
     if not fields:
         return Adaptation(text, Trace(status="skipped:json"))
-    found = await asyncio.gather(*(shield.adapt(brief, field.value) for field in fields), return_exceptions=True)
+    found = await asyncio.gather(*(rewrite_whole(shield, brief, field.value) for field in fields), return_exceptions=True)
     results: list[Adaptation] = []
     for result in found:
         if isinstance(result, BaseException):

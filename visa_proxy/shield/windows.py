@@ -7,6 +7,7 @@ Nothing here looks further than HORIZON characters from the start of the window 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -25,6 +26,8 @@ MAX_WINDOW: Final = 2_000
 """Characters of the longest window."""
 HORIZON: Final = 2_500
 """Characters held back at most."""
+MAX_WHOLE: Final = 20_000
+"""Characters of the longest text that is rewritten whole: measuring more would hold up everybody else's."""
 JSON_PIECE: Final = 500
 
 _JSON: Final = re.compile(r'\s*+(?:\{[\s"}]|\[(?:\]|\s*[{"\[]|\s*-?\d[\d.eE+-]{0,40}\s*,))')
@@ -65,10 +68,13 @@ class Splitter(Protocol):
 
 
 class Whole:
-    """One window per text, however long."""
+    """One window per text, or even ones of a text that is longer than a rewriter takes at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, reach: int = MAX_WHOLE, *, verbatim: bool = True) -> None:
+        """`reach`: characters that a rewriter takes at once; texts beyond MAX_WHOLE are never cut. `verbatim`: see Cutter."""
         self._pieces: list[str] = []
+        self._reach = reach
+        self._verbatim = verbatim
 
     def feed(self, text: str) -> list[Window]:
         """Nothing yet."""
@@ -79,7 +85,10 @@ class Whole:
         """Everything that was fed; no window if that is nothing."""
         text = "".join(self._pieces)
         self._pieces = []
-        return [Window(text)] if text else []
+        if not self._reach < len(text) <= MAX_WHOLE:
+            return [Window(text)] if text else []
+        cutter = Cutter(verbatim=self._verbatim, goals=(min(self._reach, MAX_WINDOW) * 2 // 3,))
+        return cutter.feed(text) + cutter.end()
 
 
 class Cutter:
@@ -89,10 +98,12 @@ class Cutter:
     prose around them, uncut up to MAX_WINDOW. JSON leaves verbatim either way.
     """
 
-    def __init__(self, *, verbatim: bool = True) -> None:
+    def __init__(self, *, verbatim: bool = True, goals: Sequence[int] = GOALS) -> None:
+        """`goals`: see GOALS."""
         self._verbatim = verbatim
+        self._goals = goals
         self._closed = 0
-        self._goal = GOALS[0]
+        self._goal = goals[0]
         self._out: list[Window] = []
         self._reset()
 
@@ -131,7 +142,7 @@ class Cutter:
         self._out.append(Window(text, verbatim))
         self._released = verbatim
         self._closed += not verbatim
-        self._goal = GOALS[min(self._closed, len(GOALS) - 1)]
+        self._goal = self._goals[min(self._closed, len(self._goals) - 1)]
         self._outline.close()
         self._line_start = text.endswith("\n")
 

@@ -53,12 +53,11 @@ def write_model(model: Any, tokenizer: Any, out: Path) -> None:
         # without it a retry at temperature 0.7 would be the same text once more.
         do_sample=True,
         temperature=0.3,
-        top_p=0.95,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=512,
         # A rewrite copies most of its input, so guessing the next tokens from the prompt more than halves the time.
-        prompt_lookup_num_tokens=10,
+        prompt_lookup_num_tokens=16,
     )
     model.save_pretrained(out)
     # One file: engines older than transformers 5 look for the template here only.

@@ -122,7 +122,7 @@ def generate(model: Any, tokenizer: Any, content: str) -> str:
         attention_mask=torch.ones_like(ids),
         max_new_tokens=max(1, room),
         do_sample=False,
-        prompt_lookup_num_tokens=10,
+        prompt_lookup_num_tokens=16,
         eos_token_id=tokenizer.convert_tokens_to_ids(END),
         pad_token_id=tokenizer.pad_token_id,
     )
