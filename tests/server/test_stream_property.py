@@ -82,7 +82,7 @@ async def ask(proxy: Running, seed: int, seen: Counter[str]) -> None:
     assert "wizard" not in text, seed
     assert text.replace(SAID, "") == document(seed), seed
     visa = events[-1]["visa"]
-    windows = visa.get("windows") or {visa["status"]: 1}
+    windows = visa.get("windows") or {visa["status"]: 1}  # without windows: only code, or a single window
     assert text.count(SAID) == windows.get("adapted", 0), seed
     seen.update({status: count for status, count in windows.items() if status != "total"})
 
@@ -107,7 +107,7 @@ async def test_every_byte_is_a_verified_rewrite_or_the_base_s(
     # Of everything there was enough for the test to mean something.
     assert outcomes["adapted"] > 500, seen
     assert outcomes["fallback"] > 500, seen
-    assert seen["skipped:verbatim"] > 100, seen
+    assert seen["skipped:verbatim"] > 20, seen
     reasons = {"placeholders", "facts", "unchanged"} & {status.rpartition("-")[2] for status in seen}
     assert len(reasons) >= 2, seen
     assert {f"fallback:rewriter-{why}" for why in ("empty", "error", "garbled", "endless")} <= set(seen), seen

@@ -31,6 +31,7 @@ class Part:
     """A window that has been closed; its rewrite is under way."""
 
     work: asyncio.Future[Adaptation]
+    verbatim: bool
     size: int
     """Characters of the base's text."""
 
@@ -61,6 +62,8 @@ class Answer:
         self._sent: list[str] = []
         self._tail = ""
         self._traces: list[Trace] = []
+        self._whole = True
+        """No part was verbatim: code and the like are no windows."""
 
     def feed(self, text: str) -> list[Part]:
         """The windows that this piece of the base's text closes."""
@@ -76,7 +79,9 @@ class Answer:
         adaptation = await part.work
         self._sent.append(adaptation.text)
         self._tail = (self._tail + adaptation.text)[-TAIL:]
-        self._traces.append(adaptation.trace)
+        self._whole = self._whole and not part.verbatim
+        if not part.verbatim:
+            self._traces.append(adaptation.trace)
         return adaptation.text
 
     @property
@@ -92,16 +97,17 @@ class Answer:
     async def report(self) -> Trace:
         """What happened to the whole of it, measured on the whole where it came in several windows."""
         base = self.base
-        if len(self._traces) == 1:
+        if not self._traces:
+            return Trace(status=_nothing_to_rewrite(base))
+        if len(self._traces) == 1 and self._whole:
             whole = self._traces[0]
         else:
             whole = merged(self._traces)
             whole.windows = dict(Counter(trace.status for trace in self._traces))
-        if whole.status == "skipped:verbatim" and looks_like_json(base):
-            whole.status = "skipped:json"
-        if whole.windows is not None and whole.attempts and len(base) <= MAX_WHOLE:
-            with whole.stage("report"):
-                await self._measure(whole, base)
+            measured = any(trace.before is not None for trace in self._traces)
+            if measured and len(base) <= MAX_WHOLE:
+                with whole.stage("report"):
+                    await self._measure(whole, base)
         return whole
 
     async def stop(self) -> None:
@@ -122,12 +128,12 @@ class Answer:
         if window.verbatim:
             done: asyncio.Future[Adaptation] = loop.create_future()
             done.set_result(Adaptation(window.text, Trace(status="skipped:verbatim")))
-            return Part(done, len(window.text))
+            return Part(done, True, len(window.text))
         task = loop.create_task(self._adapt(window.text, "\n".join(self._outline)))
         self._running.add(task)
         task.add_done_callback(self._ended)
         self._outline.append(f"- {' '.join(window.text.split())[:HEADLINE]}")
-        return Part(task, len(window.text))
+        return Part(task, False, len(window.text))
 
     def _ended(self, task: asyncio.Task[Adaptation]) -> None:
         self._running.discard(task)
@@ -156,3 +162,9 @@ async def complete(answer: Answer, text: str) -> Adaptation:
 async def rewrite_whole(shield: Shield, brief: Brief, text: str) -> Adaptation:
     """A verified rewrite of a whole text, or the text itself with the reason. Raises RewriteRefused under `on_failure: error`."""
     return await complete(Answer(shield, brief), text)
+
+
+def _nothing_to_rewrite(text: str) -> str:
+    if looks_like_json(text):
+        return "skipped:json"
+    return "skipped:verbatim" if text.strip() else "skipped:empty"
