@@ -33,12 +33,14 @@ format: $(VENV)/.dev  ## reformat the code
 test-vllm: .venv-vllm/.ready  ## the whole path through a real vLLM server (CPU build, own virtual environment)
 	.venv-vllm/bin/python -m pytest -m vllm tests/vllm
 
-bench: $(VENV)/.dev  ## measure: pass-through cost and rewrite latency
+bench: $(VENV)/.dev  ## measure: pass-through cost, whole and streamed, and rewrite latency
 	$(BIN)/python benchmarks/passthrough.py
+	$(BIN)/python benchmarks/passthrough.py --stream
 	$(BIN)/python benchmarks/rewrite.py
 
-results: $(VENV)/.dev  ## measure the demo again and write docs/results
+results: $(VENV)/.dev  ## measure the demo and its streams again and write docs/results
 	$(BIN)/python benchmarks/demo_table.py
+	$(BIN)/python benchmarks/streaming.py
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from openai import AsyncOpenAI, OpenAI
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.demo.conftest import ROOT, Demo
 from visa_proxy.demo.base import MODEL, load_entries
@@ -125,15 +125,43 @@ def test_an_instruction_is_translated(demo: Demo) -> None:
     assert visa["values"]["target"]["stimulation"] > visa["values"]["before"]["stimulation"]
 
 
-def test_a_stream_says_what_the_whole_answer_says(demo: Demo) -> None:
-    question = load_entries()[0].question
-    whole = ask(demo, question)
-    stream = client(demo).chat.completions.create(
+def streamed(demo: Demo, question: str, tenant: str) -> tuple[list[ChatCompletionChunk], str]:
+    """The chunks of a streamed answer, and its X-Visa-Stream-Mode."""
+    raw = client(demo, tenant).chat.completions.with_raw_response.create(
         model=MODEL, messages=[{"role": "user", "content": question}], stream=True, stream_options={"include_usage": True}
     )
-    chunks = list(stream)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text(whole)
+    return list(raw.parse()), raw.headers["x-visa-stream-mode"]
+
+
+def joined(chunks: list[ChatCompletionChunk]) -> str:
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+def test_a_full_stream_says_what_the_whole_answer_says(demo: Demo) -> None:
+    question, tenant = load_entries()[0].question, "hartwell-mutual"
+    chunks, mode = streamed(demo, question, tenant)
+    assert mode == "full"
+    assert joined(chunks) == text(ask(demo, question, tenant))
     assert (chunks[-1].model_extra or {})["visa"]["status"] == "adapted"
+    assert chunks[-1].usage is not None
+
+
+def test_a_stream_comes_in_windows(demo: Demo) -> None:
+    """Each window is a rewrite or the base's own text, and the last one is there in full."""
+    entry = load_entries()[0]
+    chunks, mode = streamed(demo, entry.question, "acme-outdoors")
+    assert mode == "window"
+    visa = (chunks[-1].model_extra or {})["visa"]
+    assert visa["status"] == "adapted"
+    assert visa["windows"]["total"] >= 2
+    assert sum(count for status, count in visa["windows"].items() if status != "total") == visa["windows"]["total"]
+    spoken = [chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert len(spoken) >= visa["windows"]["total"]
+    said = joined(chunks)
+    assert said != entry.answer
+    assert len(said) > 0.8 * len(entry.answer)
+    assert said[-1] in ".!?"
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage is not None
 
 

@@ -102,11 +102,12 @@ def document(seed: int) -> str:
 
 
 def cut(text: str, chance: random.Random) -> list[str]:
-    """`text` in pieces of random length, some of a single character."""
-    longest = chance.choice([1, 4, 20, 400])
+    """`text` in pieces of random length: runs of short ones, some of a single character, and runs of long ones."""
     pieces, position = [], 0
     while position < len(text):
-        size = chance.randint(1, longest)
-        pieces.append(text[position : position + size])
-        position += size
-    return pieces
+        longest = chance.choice([1, 4, 20, 400])
+        for _ in range(chance.randint(1, 16)):
+            size = chance.randint(1, longest)
+            pieces.append(text[position : position + size])
+            position += size
+    return [piece for piece in pieces if piece]

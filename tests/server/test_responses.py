@@ -166,13 +166,43 @@ async def test_requests_whose_answers_are_relayed(
     assert not rewriter.asked
 
 
-async def test_errors_of_the_base(proxy: Running, base: FakeBase) -> None:
-    with pytest.raises(openai.NotFoundError):
+FAILED: Json = {"type": "error", "sequence_number": 0, "code": "server_error", "message": "Out of memory.", "param": None}
+
+
+async def test_an_error_of_the_base(proxy: Running) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
         await proxy.client.responses.create(model="other", input=QUESTION)
-    failed = {"type": "error", "sequence_number": 0, "code": "server_error", "message": "Out of memory.", "param": None}
-    base.answer = streams(response_event(failed))
+    assert (caught.value.status_code, caught.value.code, caught.value.param) == (404, "404", "model")
+    assert "The model does not exist." in caught.value.message
+
+
+async def test_an_error_that_a_stream_begins_with_is_an_http_error(proxy: Running, base: FakeBase) -> None:
+    base.answer = streams(response_event(FAILED))
     got = await proxy.post({**ASK, "stream": True}, path=PATH)
-    assert b"Out of memory." in got.body
+    assert (got.status, got.headers["content-type"]) == (502, "application/json")
+    error = got.json["error"]
+    assert (error["message"], error["code"], error["param"]) == ("Out of memory.", "server_error", None)
+    with pytest.raises(openai.APIStatusError, match="Out of memory") as caught:
+        await proxy.client.responses.create(**ASK, stream=True)
+    assert (caught.value.status_code, caught.value.code) == (502, "server_error")
+
+
+async def test_an_error_in_the_middle_of_a_stream_is_an_event(proxy: Running, base: FakeBase) -> None:
+    """The API's own `error` event, with the next number, and an `error` in it that the SDK raises."""
+    await proxy.post(ASK, path=PATH)
+    begun = base.responses.kept["resp_1"].events[:9]
+    base.answer = streams(*map(response_event, [*begun, {**FAILED, "sequence_number": 9}]))
+    got = await proxy.post({**ASK, "stream": True}, path=PATH)
+    assert got.status == 200
+    events = parsed(got.body)  # which numbers have no gap, and `event:` says what `type` says
+    last = events[-1]
+    assert (last["type"], last["code"], last["message"], last["param"]) == ("error", "server_error", "Out of memory.", None)
+    assert last["error"]["message"] == "Out of memory."
+    assert [each["type"] for each in events].count("error") == 1
+    with pytest.raises(openai.APIError, match="Out of memory") as caught:
+        async for _ in await proxy.client.responses.create(**ASK, stream=True):
+            pass
+    assert caught.value.code == "server_error"
 
 
 @pytest.mark.parametrize("body", [{"id": "resp_1", "object": "response"}, {"output": 5}, []])

@@ -177,18 +177,19 @@ async def test_another_tenants_items_cannot_be_referred_to(two_tenants: Running,
     asked = len(base.seen)
     body = {**ASK, "input": [{"type": "item_reference", "id": item}, {"role": "user", "content": "Repeat that."}]}
     got = await two_tenants.post(body, OTHER, PATH)
-    assert got.status in (400, 404)
+    assert (got.status, got.json["error"]["code"]) == (400, "item_not_found")
+    assert got.json["error"]["param"] == "input[0].id"
     assert len(base.seen) == asked
 
 
 async def test_a_reference_to_an_item_means_what_the_client_saw(proxy: Running, base: FakeBase) -> None:
     item = (await proxy.post(ASK, path=PATH)).json["output"][0]["id"]
-    asked = len(base.seen)
     body = {**ASK, "input": [{"type": "item_reference", "id": item}, {"role": "user", "content": "Repeat that."}]}
     got = await proxy.post(body, path=PATH)
-    # Put in place or refused; the base would take its own text.
-    sent = [json.loads(each.body)["input"] for each in base.seen[asked:]]
-    assert got.status in (400, 404) if not sent else _said(sent[0][0]) == thrilled(ANSWER)
+    assert (got.status, text_of(got.json)) == (200, thrilled(ANSWER))
+    sent = json.loads(base.seen[-1].body)["input"]
+    # The base would put its own text in the place of a reference.
+    assert [(each["role"], _said(each)) for each in sent] == [("assistant", thrilled(ANSWER)), ("user", "Repeat that.")]
 
 
 async def test_relayed_answers_belong_to_their_tenant_too(two_tenants: Running) -> None:

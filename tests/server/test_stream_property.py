@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from tests.fakes.base import QUESTION, FakeBase, chunk, delta, event, stream
@@ -36,9 +37,18 @@ async def says_its_document(request: web.Request, raw: bytes) -> web.StreamRespo
     chance = random.Random(seed + 1)
     deltas = [delta(0, content=piece) for piece in cut(document(seed), chance)]
     events = [event(chunk(each)) for each in (delta(0, role="assistant", content=""), *deltas, delta(0, "stop"))]
-    sent = b"".join(events) + b"data: [DONE]\n\n"
-    size = chance.choice([7, 100, 1000, len(sent)])
-    return await stream(request, *(sent[at : at + size] for at in range(0, len(sent), size)))
+    return await stream(request, *_packets(b"".join(events) + b"data: [DONE]\n\n", chance))
+
+
+def _packets(sent: bytes, chance: random.Random) -> list[bytes]:
+    """Runs of packets of all sizes."""
+    packets, at = [], 0
+    while at < len(sent):
+        size = chance.choice([7, 100, 1000, len(sent)])
+        for _ in range(chance.randint(1, 40)):
+            packets.append(sent[at : at + size])
+            at += size
+    return [packet for packet in packets if packet]
 
 
 async def misbehaves(request: web.Request, raw: bytes) -> web.StreamResponse:
@@ -87,6 +97,7 @@ async def ask(proxy: Running, seed: int, seen: Counter[str]) -> None:
     seen.update({status: count for status, count in windows.items() if status != "total"})
 
 
+@pytest.mark.timeout(300)
 async def test_every_byte_is_a_verified_rewrite_or_the_base_s(
     start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
 ) -> None:

@@ -44,7 +44,7 @@ def test_words_around_placeholders_may_change(text: str, added: str, place: int)
 
 @given(TEXTS)
 def test_losing_doubling_or_swapping_a_placeholder_is_noticed(text: str) -> None:
-    protected = protect(f"{text} 17 and 18")
+    protected = protect(f"17 and 18 {text}")
     first, last = "⟦1⟧", f"⟦{len(protected.spans)}⟧"
     spoilt = [protected.text.replace(last, ""), f"{protected.text} {first}", f"{protected.text} ⟦", f"⟧{protected.text}"]
     spoilt.append(protected.text.replace(first, "@").replace(last, first).replace("@", last))

@@ -117,7 +117,7 @@ class Shield(Strict):
     """How a rewrite is made and what it must pass before it leaves."""
 
     streaming: Literal["window", "full"] = "full"
-    """full: a streamed answer is rewritten as a whole, then sent; window: in windows, each rewritten, verified and sent by itself."""
+    """full: a streamed answer is rewritten, then sent at once; window: in windows, each rewritten, verified and sent by itself."""
     min_consistency: Share = 0.6
     """Entailment both ways, 0 … 1, that a rewrite must reach."""
     min_gain: Share = 0.0
@@ -125,7 +125,7 @@ class Shield(Strict):
     skip_above: Level = 0.95
     """Answers whose cosine with v* is above this are left alone."""
     candidates: Annotated[int, Field(ge=1, le=16)] = 1
-    """Rewrites asked for at once; the best verified one is taken."""
+    """Rewrites asked for at once; the best verified one is taken. Of a window: the first, and the others when it is refused."""
     retries: Annotated[int, Field(ge=0, le=5)] = 1
     """Further rounds when no candidate passes."""
     on_failure: Literal["original", "error"] = "original"
@@ -137,7 +137,7 @@ class Shield(Strict):
     json_fields: Annotated[tuple[JsonPointer, ...], Field(strict=False, max_length=50)] = ()
     """String fields of JSON answers that are rewritten: JSON pointers, in which * is every element or member. Default: none."""
     timeout_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 20.0
-    """Seconds for all of it; after that the failure rule applies."""
+    """Seconds to rewrite and verify an answer, or each part of one; after that the failure rule applies."""
 
     @field_validator("json_fields")
     @classmethod

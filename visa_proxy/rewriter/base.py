@@ -18,7 +18,7 @@ class Context:
     outline: str = ""
     """What the answer has dealt with so far, a line for each part; "" at the beginning."""
     tail: str = ""
-    """The end of what the reader has seen so far."""
+    """The end of what the reader has seen so far; parts that are still being rewritten are not in it."""
 
 
 NO_CONTEXT: Final = Context()

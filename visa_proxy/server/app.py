@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from visa_proxy.errors import NotFound, RequestError, error_body
 from visa_proxy.llm.http import new_session
 from visa_proxy.policy.config import ServerConfig
 from visa_proxy.policy.watch import PolicyWatcher
+from visa_proxy.server.call import new_request_id
 from visa_proxy.server.components import Components, base_endpoints, check_installed, needs_shield
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.health import health_routes
@@ -78,5 +78,5 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"Unknown request URL: {request.method} {request.url.path}"
     refusal = NotFound(message, code="unknown_url") if error.status_code == 404 else RequestError(str(error.detail))
-    headers = {"x-request-id": f"req_{os.urandom(12).hex()}", **(error.headers or {})}
+    headers = {"x-request-id": new_request_id(), **(error.headers or {})}
     return JSONResponse(error_body(refusal), status_code=error.status_code, headers=headers)

@@ -60,7 +60,7 @@ class Call:
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         """For looking up: of a repeated one the last."""
         given = self.headers.get(b"x-request-id", b"")
-        self.request_id: bytes = given if _REQUEST_ID.fullmatch(given) else b"req_" + os.urandom(12).hex().encode()
+        self.request_id: bytes = given if _REQUEST_ID.fullmatch(given) else new_request_id().encode()
         self.tenant: Tenant | None = None
         self.visa: dict[bytes, str] = {}
         """X-Visa-* response headers, by lower-case name."""
@@ -74,6 +74,16 @@ class Call:
         self._body: bytes | None = None
         self._events = False
         """The answer that has begun is a plain event stream."""
+
+    @property
+    def target_query(self) -> str:
+        """The query string with its question mark, or ""."""
+        return f"?{self.query.decode('latin-1')}" if self.query else ""
+
+    @property
+    def target(self) -> str:
+        """Path and query below /v1, as the client sent them."""
+        return self.raw_path.removeprefix("/v1") + self.target_query
 
     @property
     def head_bytes(self) -> int:
@@ -177,6 +187,11 @@ class Call:
             return
         extra = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
         await self.respond(error.status, orjson.dumps(error_body(error)), [JSON, *extra])
+
+
+def new_request_id() -> str:
+    """For requests that bring none."""
+    return f"req_{os.urandom(12).hex()}"
 
 
 def _error_frame(error: VisaError) -> bytes:

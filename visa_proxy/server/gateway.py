@@ -39,12 +39,10 @@ class Gateway:
         """The tenant's base model; policies naming an unknown one are refused when they load."""
         return self.bases[tenant.base]
 
-    def alone(self, tenant: Tenant) -> bool:
-        """No other tenant reaches the tenant's base: all that is stored there is its own."""
-        mine = self.config.bases[tenant.base]
-        others = (other for other in self.watcher.current.tenants.values() if other.name != tenant.name)
-        reached = (name for other in others for name in (other.base, other.failover) if name is not None)
-        return not any(self.config.bases[name].url == mine.url for name in reached)
+    @property
+    def alone(self) -> bool:
+        """There is one tenant: all that is stored at a base is its own."""
+        return len(self.watcher.current.tenants) == 1
 
     def default_model(self, tenant: Tenant) -> str | None:
         """The model of requests that name none."""
@@ -60,7 +58,7 @@ class Gateway:
         asking = self.base(tenant).request(call.method, path, headers=request_headers(call), body=body)
         await relay(call, asking, idle_s=tenant.limits.idle_s)
 
-    def untouched(self, call: Call, plan: Plan, why: str) -> None:
+    def relayed(self, call: Call, plan: Plan, why: str) -> None:
         """Notes that the answer is relayed as it comes, and says so to the client."""
         call.visa[b"x-visa-status"] = why
         if plan.request.stream:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import orjson
 
-from visa_proxy.errors import PermissionDenied, RequestError, RewriteRefused, UpstreamError
+from visa_proxy.errors import PermissionDenied, RequestError, RewriteRefused
 from visa_proxy.llm.http import Exchange
 from visa_proxy.policy.resolve import Profile, Tenant, choose_profile
 from visa_proxy.server.call import JSON, Call
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.plan import Plan
-from visa_proxy.server.relay import RECODED, relay, response_headers
+from visa_proxy.server.relay import RECODED, relay, response_headers, tidied
 from visa_proxy.server.streaming import stream
 from visa_proxy.server.surfaces.base import Request, Slot, Surface, garbled
 from visa_proxy.server.surfaces.chat import ChatSurface
 from visa_proxy.server.surfaces.completions import CompletionsSurface
 from visa_proxy.server.upstream import ask
-from visa_proxy.shield.answer import complete
+from visa_proxy.shield.answer import complete, gathered
 from visa_proxy.shield.pipeline import Adaptation, Shield
 from visa_proxy.shield.trace import Trace
 
@@ -69,16 +68,19 @@ def untouched(plan: Plan) -> str | None:
 async def generate(call: Call, gateway: Gateway, plan: Plan) -> None:
     """Forward, adapt, answer. Raises VisaError; the caller renders it."""
     body = plan.request.forward(model=gateway.default_model(plan.tenant))
-    path = plan.request.surface.path + (f"?{call.query.decode('latin-1')}" if call.query else "")
-    await forward(call, gateway, plan, "POST", path, body)
+    await forward(call, gateway, plan, "POST", plan.request.surface.path + call.target_query, body)
 
 
 async def forward(call: Call, gateway: Gateway, plan: Plan, method: str, path: str, body: bytes | None) -> None:
     """One request to the base, and its answer: rewritten, or relayed with the reason. Raises VisaError."""
+    why = untouched(plan)
     shield = gateway.components.shield
-    why = untouched(plan) or _unable(shield, plan.tenant)
-    if why is not None or shield is None:
-        gateway.untouched(call, plan, str(why))
+    if shield is None and why is None:
+        if plan.tenant.shield.on_failure == "error":
+            raise RewriteRefused("no verified rewrite: not-ready")
+        why = "fallback:not-ready"
+    if shield is None or why is not None:
+        gateway.relayed(call, plan, why or "passthrough")
         asking = ask(call, gateway, plan, method, path, body, plain=plan.relayed is not None)
         await relay(call, asking, idle_s=plan.tenant.limits.idle_s, head=plan.relayed, tidy=True)
         return
@@ -86,20 +88,14 @@ async def forward(call: Call, gateway: Gateway, plan: Plan, method: str, path: s
         await _adapt(call, gateway, shield, plan, answer)
 
 
-def _unable(shield: Shield | None, tenant: Tenant) -> str | None:
-    """Why nothing can be rewritten yet, or None. Raises RewriteRefused where the policy wants an error then."""
-    if shield is None and tenant.shield.on_failure == "error":
-        raise RewriteRefused("no verified rewrite: not-ready")
-    return "fallback:not-ready" if shield is None else None
-
-
 async def _adapt(call: Call, gateway: Gateway, shield: Shield, plan: Plan, answer: Exchange) -> None:
     if answer.status >= 400:
-        raise answer.endpoint.error(answer.status, await answer.read(), answer.headers)
-    if plan.request.stream:
+        if not await tidied(call, answer):
+            raise answer.endpoint.error(answer.status, await answer.read(), answer.headers)
+    elif plan.request.stream:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-            raise UpstreamError("the base model did not stream its answer", code="upstream_garbled")
-        await stream(call, gateway, shield, plan, answer, response_headers(answer.headers, without=RECODED))
+            raise garbled("answer is no stream")
+        await stream(call, gateway, shield, plan, answer, response_headers(answer.headers, without=RECODED | {"cache-control"}))
     else:
         await _whole(call, gateway, shield, plan, answer)
 
@@ -110,7 +106,7 @@ async def _whole(call: Call, gateway: Gateway, shield: Shield, plan: Plan, answe
         raise garbled("answer is no JSON object")
     plan.amend(body)
     slots = plan.request.surface.slots(body)
-    results = await _adapt_all(shield, plan, slots)
+    results = await gathered(_adapt_slot(shield, plan, slot) for slot in slots)
     for slot, result in zip(slots, results, strict=True):
         if result.trace.status == "adapted":
             slot.replace(result.text)
@@ -119,15 +115,6 @@ async def _whole(call: Call, gateway: Gateway, shield: Shield, plan: Plan, answe
     body["visa"] = visa
     plan.remember(body)
     await call.respond(answer.status, orjson.dumps(body), [JSON, *response_headers(answer.headers, without=RECODED)])
-
-
-async def _adapt_all(shield: Shield, plan: Plan, slots: list[Slot]) -> list[Adaptation]:
-    """Every text, at once. Raises RewriteRefused only after all have ended: none is left running behind an answered request."""
-    results = await asyncio.gather(*(_adapt_slot(shield, plan, slot) for slot in slots), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if not isinstance(result, BaseException)]
 
 
 async def _adapt_slot(shield: Shield, plan: Plan, slot: Slot) -> Adaptation:

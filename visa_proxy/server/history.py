@@ -6,25 +6,50 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
+
 from visa_proxy.server.plan import Plan
 from visa_proxy.server.surfaces.base import Json
 
 MAX_BYTES: Final = 128 * 1024 * 1024
 """Of all tenants together, in this process; beyond it, the oldest response of the tenant that holds most goes first."""
+OVERHEAD: Final = 1024
+"""Bytes that a turn takes beside its texts."""
+PARSED: Final = 8
+"""A parsed request takes about this many times the bytes that it came in."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A response as the client saw it; as bytes, because parsed it would take several times as much."""
+
+    body: bytes
+    items: bytes
+    """The conversation up to and with this response: a JSON array of input items."""
+    status: str
+    """X-Visa-Status of the answer."""
+    profile: str
+
+    def conversation(self) -> list[Json]:
+        """`items`, parsed."""
+        items: list[Json] = orjson.loads(self.items)
+        return items
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One response."""
+    """One response that a tenant has made."""
 
-    body: bytes | None = None
-    """As the client saw it; None: it has to be asked for at the base."""
-    items: tuple[Json, ...] | None = None
-    """The conversation up to and with this response, as input items; None: the base's own record says the same."""
+    kept: Kept | None = None
+    """None: only the base has it, and says of it what the client saw or will see."""
     plan: Plan | None = None
-    """How it is to be rewritten, while the base still works on it; None for one that was relayed as it came."""
-    size: int = 0
-    """Bytes that it adds to what the turns before it hold."""
+    """How it is to be rewritten when the base has finished it; None for one that was finished or relayed."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, roughly."""
+        kept = 0 if self.kept is None else len(self.kept.body) + len(self.kept.items)
+        return OVERHEAD + kept + (0 if self.plan is None else PARSED * len(self.plan.request.raw))
 
 
 class History:
@@ -40,11 +65,10 @@ class History:
         turns = self._turns.get(tenant)
         return None if turns is None else turns.get(id)
 
-    def item(self, tenant: str, id: str) -> Json | None:
-        """The item of that id in what the tenant's turns hold, as the client saw it."""
+    def newest(self, tenant: str) -> list[Turn]:
+        """All turns of a tenant, the newest first."""
         turns = self._turns.get(tenant)
-        listed = reversed(turns.values()) if turns is not None else ()
-        return next((item for turn in listed for item in turn.items or () if item.get("id") == id), None)
+        return [] if turns is None else list(reversed(turns.values()))
 
     def put(self, tenant: str, id: str, turn: Turn) -> None:
         """Keep `turn`, as the tenant's newest."""

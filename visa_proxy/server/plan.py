@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 from visa_proxy.policy.resolve import Profile, Tenant
 from visa_proxy.server.surfaces.base import Json, Key, Request
-from visa_proxy.shield.answer import Answer
+from visa_proxy.shield.answer import AT_ONCE, Answer
 from visa_proxy.shield.json_fields import schema_of
 from visa_proxy.shield.pipeline import Brief, Shield
 from visa_proxy.shield.structured import adapt_fields
@@ -33,6 +34,10 @@ class Plan:
     """Takes the whole answer, or the last event of a streamed one, as it left."""
     relayed: Callable[[bytes], None] | None = None
     """Takes the first bytes of an answer that is relayed as it comes."""
+    pinned: bool = False
+    """It is about something that the tenant's own base stores: no other is asked."""
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    """For what is rewritten at the same time, over all texts of the answer."""
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -51,6 +56,6 @@ class Plan:
             stops=self.request.stops,
         )
         if self.request.json_asked:
-            rewrite = functools.partial(adapt_fields, shield, brief, schema=schema_of(self.request.data))
-            return Answer(shield, brief, rewrite=rewrite)
-        return Answer(shield, brief, windows=windows)
+            rewrite = functools.partial(adapt_fields, shield, brief, slots=self.slots, schema=schema_of(self.request.data))
+            return Answer(shield, brief, self.slots, rewrite=rewrite)
+        return Answer(shield, brief, self.slots, windows=windows)

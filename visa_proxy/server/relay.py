@@ -58,7 +58,7 @@ async def relay(
     keep to OpenAI's form is put into it.
     """
     async with asking as answer:
-        if tidy and answer.status >= 400 and await _tidied(call, answer):
+        if tidy and answer.status >= 400 and await tidied(call, answer):
             return
         look = head if answer.status < 300 else None
         length = answer.headers.get("content-length", "")
@@ -72,8 +72,8 @@ async def relay(
             await _stream(call, answer, look, idle_s)
 
 
-async def _tidied(call: Call, answer: Exchange) -> bool:
-    """Answers with the base's error in OpenAI's form; with the base's own bytes where they have it."""
+async def tidied(call: Call, answer: Exchange) -> bool:
+    """Answers with the base's error in OpenAI's form; with the base's own bytes where they have it. False when it is compressed."""
     if "content-encoding" in answer.headers:
         return False
     content = await answer.read(_SMALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import orjson
 
@@ -14,16 +14,16 @@ from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.call import Call
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import forward, generate, plan_for
-from visa_proxy.server.history import Turn
+from visa_proxy.server.history import Kept, Turn
 from visa_proxy.server.plan import Plan
+from visa_proxy.server.references import input_items, spelled_out
 from visa_proxy.server.surfaces.base import Json, Request, json_object
 from visa_proxy.server.surfaces.responses import PENDING, ResponsesSurface
 
 RESPONSES: Final = ResponsesSurface()
-_BY_ID: Final = re.compile(r"/v1/responses/(?P<id>[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255})(?P<rest>/cancel|/input_items)?/?")
-_ID: Final = re.compile(rb'"id"\s*:\s*"([^"\\]{1,256})"')
-_OVERHEAD: Final = 1024
-"""Bytes that a turn takes beside its texts."""
+_BY_ID: Final = re.compile(r"/v1/responses/(?P<id>[^/]{1,512})(?P<rest>/cancel|/input_items)?/?")
+_FIRST_ID: Final = re.compile(rb'\s*\{\s*"id"\s*:\s*"([^"\\]{1,512})"')
+"""Of an answer that is too long to have been read whole: the id is its first field, or it is not known."""
 
 
 async def responses(call: Call, gateway: Gateway, tenant: Tenant) -> None:
@@ -41,42 +41,56 @@ async def responses(call: Call, gateway: Gateway, tenant: Tenant) -> None:
 
 async def beside(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """POST /v1/responses/compact and /v1/responses/input_tokens: relayed, and they too speak of what this tenant saw."""
-    body = await call.body(gateway.max_body(tenant))
-    data = json_object(body)
+    data = json_object(await call.body(gateway.max_body(tenant)))
     RESPONSES.check(data)
-    spelled = _spelled_out(gateway, tenant, data)
-    call.visa[b"x-visa-status"] = "passthrough" if tenant.default_profile.passthrough else "skipped:surface"
-    path = call.raw_path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
-    await gateway.pass_on(call, tenant, path, None if spelled is data else orjson.dumps(spelled))
+    passthrough = tenant.default_profile.passthrough
+    spelled = spelled_out(gateway, tenant, data, rewritten=not passthrough)
+    call.visa[b"x-visa-status"] = "passthrough" if passthrough else "skipped:surface"
+    await gateway.pass_on(call, tenant, call.target, None if spelled is data else orjson.dumps(spelled))
 
 
 async def by_id(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """GET and DELETE /v1/responses/{id}, POST …/cancel, GET …/input_items."""
     match = _BY_ID.fullmatch(call.path)
-    if match is None:
+    if match is None or match["id"] in (".", ".."):
         raise NotFound(f"Unknown request URL: {call.method} {call.path[:200]}", code="unknown_url")
     name, rest = match["id"], match["rest"] or ""
     turn = gateway.history.get(tenant.name, name)
-    if turn is None and not gateway.alone(tenant):
+    if turn is None and not gateway.alone:
         raise NotFound(f"Response with id {name[:80]!r} not found.", param="id", code="not_found")
-    path = f"/responses/{name}{rest}" + (f"?{call.query.decode('latin-1')}" if call.query else "")
-    plan = turn.plan if turn is not None else plan_for(call, tenant, _asked_again())
-    if call.method == "DELETE":
-        gateway.history.forget(tenant.name, name)
-    if call.method == "DELETE" or rest == "/input_items" or plan is None or plan.profile.passthrough:
-        call.visa[b"x-visa-status"] = "passthrough"
-        await gateway.pass_on(call, tenant, path)
+    path = f"/responses/{quote(name, safe='')}{rest}" + call.target_query
+    if call.method == "DELETE" or rest == "/input_items":
+        await _relayed(call, gateway, tenant, path)
+        if call.method == "DELETE" and call.status in (200, 204, 404):
+            gateway.history.forget(tenant.name, name)
+    elif turn is not None and turn.kept is None and turn.plan is None:
+        await _relayed(call, gateway, tenant, path)
+    else:
+        await _shown(call, gateway, tenant, turn or Turn(plan=plan_for(call, tenant, _asked_again())), path)
+
+
+async def _relayed(call: Call, gateway: Gateway, tenant: Tenant, path: str) -> None:
+    """What the base says of a response that is not rewritten."""
+    call.visa[b"x-visa-status"] = "passthrough"
+    await gateway.pass_on(call, tenant, path)
+
+
+async def _shown(call: Call, gateway: Gateway, tenant: Tenant, turn: Turn, path: str) -> None:
+    """A response that is rewritten: as it was shown before, or now that the base has finished it."""
+    if turn.plan is not None and turn.plan.profile.passthrough:
+        await _relayed(call, gateway, tenant, path)
         return
     if parse_qs(call.query.decode("latin-1")).get("stream", ["false"])[0].lower() in ("true", "1"):
-        raise RequestError(
-            "a stored response that is rewritten cannot be streamed again", param="stream", code="unsupported_parameter"
-        )
-    if turn is not None and turn.body is not None and not rest:
-        call.visa[b"x-visa-profile"] = plan.profile.name
-        call.visa[b"x-visa-status"] = orjson.loads(turn.body)["visa"]["status"]
-        await call.respond(200, turn.body)
+        message = "a stored response that is rewritten cannot be streamed again"
+        raise RequestError(message, param="stream", code="unsupported_parameter")
+    if turn.kept is not None:
+        call.visa[b"x-visa-profile"] = turn.kept.profile
+        call.visa[b"x-visa-status"] = turn.kept.status
+        await call.respond(200, turn.kept.body)
         return
-    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, stream=False))
+    assert turn.plan is not None, "a turn without a plan was finished or relayed"
+    request = dataclasses.replace(turn.plan.request, stream=False)
+    plan = dataclasses.replace(turn.plan, request=request, pinned=True)
     await forward(call, gateway, _remembering(gateway, plan), call.method, path, None)
 
 
@@ -88,9 +102,9 @@ def _asked_again() -> Request:
 def _continued(gateway: Gateway, plan: Plan) -> Plan:
     """The plan with what the request refers to spelled out. Raises RequestError."""
     before = plan.request.data.get("previous_response_id")
-    data = _spelled_out(gateway, plan.tenant, plan.request.data)
+    data = spelled_out(gateway, plan.tenant, plan.request.data, rewritten=not plan.profile.passthrough)
     if data is plan.request.data:
-        return plan
+        return dataclasses.replace(plan, pinned=before is not None)
     request = dataclasses.replace(plan.request, data=data, raw=orjson.dumps(data))
 
     def amend(body: Json) -> None:
@@ -101,68 +115,51 @@ def _continued(gateway: Gateway, plan: Plan) -> Plan:
     return dataclasses.replace(plan, request=request, amend=amend)
 
 
-def _spelled_out(gateway: Gateway, tenant: Tenant, data: Json) -> Json:
-    """A request with the responses and items that it refers to in their place, where the base's record is not what the client saw.
-
-    Raises RequestError for those that are not this tenant's.
-    """
-    known: list[Json] | None = None
-    before = data.get("previous_response_id")
-    if before is not None:
-        turn = gateway.history.get(tenant.name, before)
-        if turn is None and not gateway.alone(tenant):
-            message = f"Previous response with id {before[:80]!r} not found."
-            raise RequestError(message, param="previous_response_id", code="previous_response_not_found")
-        known = None if turn is None or turn.items is None else list(turn.items)
-    given = data.get("input")
-    listed = isinstance(given, list) and any(isinstance(item, dict) and item.get("type") == "item_reference" for item in given)
-    if listed:
-        given = [_resolved(gateway, tenant, item, i) for i, item in enumerate(given or [])]
-    if known is None:
-        return {**data, "input": given} if listed else data
-    rest = {name: value for name, value in data.items() if name != "previous_response_id"}
-    return {**rest, "input": [*known, *_items(given)]}
-
-
-def _resolved(gateway: Gateway, tenant: Tenant, item: Any, place: int) -> Any:
-    """The item that an item_reference means. Raises RequestError."""
-    if not isinstance(item, dict) or item.get("type") != "item_reference":
-        return item
-    found = gateway.history.item(tenant.name, str(item.get("id")))
-    if found is None and not gateway.alone(tenant):
-        message = f"Item with id {str(item.get('id'))[:80]!r} not found."
-        raise RequestError(message, param=f"input[{place}].id", code="item_not_found")
-    return found or item
-
-
 def _remembering(gateway: Gateway, plan: Plan) -> Plan:
     """The plan with its response kept, unless the client does not want that."""
-    data, tenant = plan.request.data, plan.tenant.name
-    if data.get("store") is False:
+    tenant = plan.tenant.name
+    if plan.request.data.get("store") is False:
         return plan
+    first = plan.amend
+
+    def amend(body: Json) -> None:
+        first(body)
+        # Whoever leaves a stream that the base goes on with may ask for the answer later.
+        if body.get("type") == "response.created":
+            remember(body)
 
     def remember(body: Json) -> None:
         response = body.get("response", body)
-        name = response.get("id")
-        if not isinstance(name, str):
-            return
-        if response.get("status") in PENDING:
-            gateway.history.put(tenant, name, Turn(plan=plan, size=_OVERHEAD + len(plan.request.raw)))
-            return
-        content = orjson.dumps(response)
-        items = (*_items(data.get("input")), *response.get("output", ()))
-        size = _OVERHEAD + len(content) + len(plan.request.raw)
-        gateway.history.put(tenant, name, Turn(content, items, plan, size))
+        name = response.get("id") if isinstance(response, dict) else None
+        if isinstance(name, str):
+            gateway.history.put(tenant, name, _turn(plan, response))
 
     def relayed(head: bytes) -> None:
-        if found := _ID.search(head):
-            gateway.history.put(tenant, found[1].decode("utf-8", "replace"), Turn(size=_OVERHEAD))
+        name = _id_of(head)
+        if name is not None:
+            gateway.history.put(tenant, name, Turn())
 
-    return dataclasses.replace(plan, remember=remember, relayed=relayed)
+    return dataclasses.replace(plan, amend=amend, remember=remember, relayed=relayed)
 
 
-def _items(given: Any) -> list[Json]:
-    """The input of a request as items."""
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
-    return list(given or [])
+def _turn(plan: Plan, response: Json) -> Turn:
+    """What is kept of a response as it leaves."""
+    if response.get("status") in PENDING:
+        return Turn(plan=plan)
+    items = [*input_items(plan.request.data.get("input")), *response.get("output", ())]
+    return Turn(Kept(orjson.dumps(response), orjson.dumps(items), response["visa"]["status"], plan.profile.name))
+
+
+def _id_of(head: bytes) -> str | None:
+    """The id of a response from the first bytes of its answer: the whole JSON, or the first event of a stream."""
+    text = head.lstrip()
+    if not text.startswith(b"{"):
+        lines = (line[5:] for line in head.split(b"\n")[:-1] if line.startswith(b"data:"))
+        text = next(lines, b"")
+    try:
+        data: Any = orjson.loads(text)
+        name = data.get("response", data).get("id")
+    except (orjson.JSONDecodeError, AttributeError):
+        found = _FIRST_ID.match(text)
+        return found[1].decode("utf-8", "replace") if found else None
+    return name if isinstance(name, str) else None

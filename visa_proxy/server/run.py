@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import os
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from visa_proxy.errors import HeadersTooLarge, RequestError, RequestTimeout, VisaError, error_body
+from visa_proxy.server.call import new_request_id
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request line and headers, whoever asks; a tenant's `limits.header_kb` may be less."""
@@ -138,7 +138,7 @@ class Protocol(HttpToolsProtocol):
             body = orjson.dumps(error_body(error))
             status = f"{error.status} {_REASONS.get(error.status, 'Bad Request')}"
             head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            head += f"x-request-id: req_{os.urandom(12).hex()}\r\nconnection: close\r\n\r\n"
+            head += f"x-request-id: {new_request_id()}\r\nconnection: close\r\n\r\n"
             self.transport.write(head.encode() + body)
         self.transport.close()
 

@@ -182,6 +182,8 @@ class _Pump:
         async for data in sse.events(chunks, max_bytes=MAX_ANSWER_BYTES):
             if data.startswith(_DONE):
                 self._done = True
+                if not size:
+                    raise garbled("stream is empty")
                 break
             size += len(data)
             if size > MAX_ANSWER_BYTES:

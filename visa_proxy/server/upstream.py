@@ -21,9 +21,9 @@ def ask(call: Call, gateway: Gateway, plan: Plan, method: str, path: str, body: 
     `body` is the first base's. A second one that the policy names gets the same, with its own model's name where its config gives one.
     """
     tenant = plan.tenant
-    first = gateway.bases[tenant.base]
+    first = gateway.base(tenant)
     headers = request_headers(call, plain=plain)
-    if tenant.failover is None:
+    if tenant.failover is None or plan.pinned:
         return first.request(method, path, headers=headers, body=body)
     second = gateway.bases[tenant.failover]
     name = gateway.config.bases[tenant.failover].model

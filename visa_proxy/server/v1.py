@@ -170,5 +170,4 @@ async def _relay(call: Call, gateway: Gateway, tenant: Tenant) -> None:
         raise NotFound(f"Unknown request URL: {call.method} {call.path[:200]}", code="unknown_url")
     generating = _GENERATING.match(call.path) and not tenant.default_profile.passthrough
     call.visa[b"x-visa-status"] = "skipped:surface" if generating else "passthrough"
-    path = call.raw_path.removeprefix("/v1") + (f"?{call.query.decode('latin-1')}" if call.query else "")
-    await gateway.pass_on(call, tenant, path)
+    await gateway.pass_on(call, tenant, call.target)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from visa_proxy.rewriter.base import Context
 from visa_proxy.shield.pipeline import MAX_QUERY, Adaptation, Aim, Brief, Shield
 from visa_proxy.shield.trace import Trace, merged
 from visa_proxy.shield.windows import MAX_WHOLE, Cutter, Splitter, Whole, Window, looks_like_json
 
+logger = logging.getLogger("visa_proxy.shield")
+
 AT_ONCE: Final = 4
-"""Windows of one answer being rewritten at the same time."""
+"""Windows of one request's answers being rewritten at the same time."""
 TAIL: Final = 300
 """Characters of what was sent that the rewriter is shown."""
 OUTLINE: Final = 12
@@ -23,15 +26,23 @@ HEADLINE: Final = 80
 """Characters told of each of them."""
 
 
+T = TypeVar("T")
 Rewrite = Callable[[str], Awaitable[Adaptation]]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A window that has been closed; its rewrite is under way."""
+class Piece:
+    """A window and what became of it; code and the like, which no rewriter sees, have no trace."""
 
-    work: asyncio.Future[Adaptation]
-    verbatim: bool
+    text: str
+    trace: Trace | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What leaves at once: a window, or all of them; the rewriting is under way."""
+
+    work: asyncio.Future[list[Piece]]
     size: int
     """Characters of the base's text."""
 
@@ -42,10 +53,19 @@ class Answer:
     What `release` gives for all parts, joined, is the base's text with the windows that could be verified rewritten.
     """
 
-    def __init__(self, shield: Shield, brief: Brief, *, windows: bool = False, rewrite: Rewrite | None = None) -> None:
-        """`windows`: close windows while the text comes; else it is rewritten at its end, as a whole where the rewriter takes it.
+    def __init__(
+        self,
+        shield: Shield,
+        brief: Brief,
+        slots: asyncio.Semaphore,
+        *,
+        windows: bool = False,
+        rewrite: Rewrite | None = None,
+    ) -> None:
+        """`slots`: for what is rewritten at the same time, of this answer and others of the same request.
 
-        `rewrite`: what becomes of the text, always as a whole; default: `shield.adapt`.
+        `windows`: close windows while the text comes, and release each; else everything is rewritten at the end, as a whole where
+        the rewriter takes it, and released at once. `rewrite`: what becomes of the text then; default: `shield.adapt`.
         """
         self._shield = shield
         self._brief = brief
@@ -55,34 +75,37 @@ class Answer:
         reach = MAX_WHOLE if rewrite is not None else shield.rewriter.reach
         self._cutter: Splitter = Cutter(verbatim=verbatim) if windows else Whole(reach, verbatim=verbatim)
         self._aim: Aim = shield.aim(brief)
-        self._slots = asyncio.Semaphore(AT_ONCE)
-        self._running: set[asyncio.Task[Adaptation]] = set()
+        self._slots = slots
+        self._running: set[asyncio.Task[list[Piece]]] = set()
         self._outline: deque[str] = deque(maxlen=OUTLINE)
         self._base: list[str] = []
         self._sent: list[str] = []
         self._tail = ""
         self._traces: list[Trace] = []
         self._whole = True
-        """No part was verbatim: code and the like are no windows."""
+        """Nothing was verbatim."""
 
     def feed(self, text: str) -> list[Part]:
         """The windows that this piece of the base's text closes."""
         self._base.append(text)
-        return [self._start(window) for window in self._cutter.feed(text)]
+        return [self._start([window]) for window in self._cutter.feed(text)]
 
     def end(self) -> list[Part]:
-        """The rest, as windows; the answer may go on after that."""
-        return [self._start(window) for window in self._cutter.end()]
+        """The rest; the answer may go on after that."""
+        windows = self._cutter.end()
+        if self._hurried:
+            return [self._start([window]) for window in windows]
+        return [self._start(windows)] if windows else []
 
     async def release(self, part: Part) -> str:
         """What the client gets for `part`; call in order. Raises RewriteRefused under `on_failure: error`."""
-        adaptation = await part.work
-        self._sent.append(adaptation.text)
-        self._tail = (self._tail + adaptation.text)[-TAIL:]
-        self._whole = self._whole and not part.verbatim
-        if not part.verbatim:
-            self._traces.append(adaptation.trace)
-        return adaptation.text
+        pieces = await part.work
+        text = "".join(piece.text for piece in pieces)
+        self._sent.append(text)
+        self._tail = (self._tail + text)[-TAIL:]
+        self._traces += [piece.trace for piece in pieces if piece.trace is not None]
+        self._whole = self._whole and all(piece.trace is not None for piece in pieces)
+        return text
 
     @property
     def base(self) -> str:
@@ -95,19 +118,20 @@ class Answer:
         return "".join(self._sent)
 
     async def report(self) -> Trace:
-        """What happened to the whole of it, measured on the whole where it came in several windows."""
-        base = self.base
+        """What happened to the whole of it, measured on the whole where it came in several windows. Never fails."""
         if not self._traces:
-            return Trace(status=_nothing_to_rewrite(base))
+            return Trace(status=_nothing_to_rewrite(self.base))
         if len(self._traces) == 1 and self._whole:
-            whole = self._traces[0]
-        else:
-            whole = merged(self._traces)
-            whole.windows = dict(Counter(trace.status for trace in self._traces))
-            measured = any(trace.before is not None for trace in self._traces)
-            if measured and len(base) <= MAX_WHOLE:
-                with whole.stage("report"):
+            return self._traces[0]
+        whole = merged(self._traces)
+        whole.windows = dict(Counter(trace.status for trace in self._traces))
+        base = self.base
+        if len(base) <= MAX_WHOLE and any(trace.before is not None for trace in self._traces):
+            try:
+                async with asyncio.timeout(self._brief.settings.timeout_s):
                     await self._measure(whole, base)
+            except Exception as error:
+                logger.error("report failed: %s", type(error).__name__, exc_info=logger.isEnabledFor(logging.DEBUG))
         return whole
 
     async def stop(self) -> None:
@@ -118,34 +142,61 @@ class Answer:
 
     async def _measure(self, whole: Trace, base: str) -> None:
         detector, query = self._shield.detector, self._brief.query[:MAX_QUERY]
-        whole.before = await detector.detect(query, base)
-        whole.target = (await self._aim.settle(base, whole)).resolve(whole.before)
-        if whole.status == "adapted":
-            whole.after = await detector.detect(query, self.text)
+        with whole.stage("report"):
+            before = await detector.detect(query, base)
+            target = (await self._aim.settle(base, whole)).resolve(before)
+            after = await detector.detect(query, self.text) if whole.status == "adapted" else None
+        whole.before, whole.target, whole.after = before, target, after
 
-    def _start(self, window: Window) -> Part:
+    def _start(self, windows: list[Window]) -> Part:
         loop = asyncio.get_running_loop()
-        if window.verbatim:
-            done: asyncio.Future[Adaptation] = loop.create_future()
-            done.set_result(Adaptation(window.text, Trace(status="skipped:verbatim")))
-            return Part(done, True, len(window.text))
-        task = loop.create_task(self._adapt(window.text, "\n".join(self._outline)))
+        size = sum(len(window.text) for window in windows)
+        if all(window.verbatim for window in windows):
+            done: asyncio.Future[list[Piece]] = loop.create_future()
+            done.set_result([Piece(window.text, None) for window in windows])
+            return Part(done, size)
+        task = loop.create_task(self._pieces(windows))
         self._running.add(task)
         task.add_done_callback(self._ended)
-        self._outline.append(f"- {' '.join(window.text.split())[:HEADLINE]}")
-        return Part(task, False, len(window.text))
+        return Part(task, size)
 
-    def _ended(self, task: asyncio.Task[Adaptation]) -> None:
+    def _ended(self, task: asyncio.Task[list[Piece]]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever awaits the part raises it; nobody may, when the client has gone
 
+    async def _pieces(self, windows: list[Window]) -> list[Piece]:
+        outlines = []
+        for window in windows:
+            outlines.append("\n".join(self._outline))
+            if not window.verbatim:
+                self._outline.append(f"- {' '.join(window.text.split())[:HEADLINE]}")
+        return await gathered(self._piece(w, o) for w, o in zip(windows, outlines, strict=True))
+
+    async def _piece(self, window: Window, outline: str) -> Piece:
+        if window.verbatim:
+            return Piece(window.text, None)
+        adaptation = await self._adapt(window.text, outline)
+        return Piece(adaptation.text, adaptation.trace)
+
     async def _adapt(self, text: str, outline: str) -> Adaptation:
+        if self._rewrite is not None:
+            return await self._rewrite(text)
         async with self._slots:
-            if self._rewrite is not None:
-                return await self._rewrite(text)
             context = Context(outline, self._tail)
             return await self._shield.adapt(self._brief, text, aim=self._aim, context=context, hurried=self._hurried)
+
+
+async def gathered(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, in order. The first failure is raised, after everything has ended: nothing is left running behind it."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def complete(answer: Answer, text: str) -> Adaptation:
@@ -159,9 +210,12 @@ async def complete(answer: Answer, text: str) -> Adaptation:
         await answer.stop()
 
 
-async def rewrite_whole(shield: Shield, brief: Brief, text: str) -> Adaptation:
-    """A verified rewrite of a whole text, or the text itself with the reason. Raises RewriteRefused under `on_failure: error`."""
-    return await complete(Answer(shield, brief), text)
+async def rewrite_whole(shield: Shield, brief: Brief, text: str, slots: asyncio.Semaphore | None = None) -> Adaptation:
+    """A verified rewrite of a whole text, or the text itself with the reason. Raises RewriteRefused under `on_failure: error`.
+
+    `slots`: see Answer; default: its own.
+    """
+    return await complete(Answer(shield, brief, slots or asyncio.Semaphore(AT_ONCE)), text)
 
 
 def _nothing_to_rewrite(text: str) -> str:

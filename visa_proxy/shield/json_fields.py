@@ -177,8 +177,8 @@ def _spells(literal: str, value: str) -> bool:
 def schema_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
     """The JSON schema that a request gave for its answer: None without one, NOTHING_FITS where what it demands cannot be checked.
 
-    Read are chat's `response_format`, `text.format` of responses, and vLLM's `structured_outputs` and `guided_*`. Plain JSON mode
-    (`json_object`) gives no schema. A regular expression, a grammar, a choice, a schema that is none, and two schemas that differ
+    Read are chat's `response_format`, `text.format` of responses, vLLM's `structured_outputs` and `guided_*`, and SGLang's
+    `json_schema`. Plain JSON mode (`json_object`) gives no schema. A regular expression, a grammar, a choice, a schema that is none, and two schemas that differ
     cannot be checked.
     """
     text = body.get("text")
@@ -189,8 +189,9 @@ def schema_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
     demands += [
         _constraint(name.removeprefix("guided_"), value)
         for name, value in body.items()
-        if name in ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+        if name in ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "regex")
     ]
+    demands += [_schema(body.get("json_schema")), NOTHING_FITS if body.get("ebnf") is not None else None]
     schemas = [schema for schema in demands if schema is not None]
     if not schemas:
         return None

@@ -95,11 +95,10 @@ class Cutter:
     """Closes a window at the first sentence or paragraph end behind its goal that lies in no construct.
 
     With `verbatim`, code, tables and display maths leave as windows of their own, line by line; without it they belong to the
-    prose around them, uncut up to MAX_WINDOW. JSON leaves verbatim either way.
+    prose around them, uncut up to MAX_WINDOW. JSON leaves verbatim either way. `goals`: see GOALS.
     """
 
     def __init__(self, *, verbatim: bool = True, goals: Sequence[int] = GOALS) -> None:
-        """`goals`: see GOALS."""
         self._verbatim = verbatim
         self._goals = goals
         self._closed = 0
@@ -188,9 +187,9 @@ class Cutter:
                 self._close_block()
                 return True
         if not end or end - start > MAX_WINDOW:
-            if len(self._buffer) - start < MAX_WINDOW:
-                return False
             end = start + MAX_WINDOW
+            if len(self._buffer) < end:
+                return False
         line = self._buffer[start:end]
         closing = self._line_start and not block.opening and block.closes(line)
         block.opening = False

@@ -19,6 +19,8 @@ _PROFILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _CONSTRAINED: Final = ("guided_regex", "guided_choice", "guided_grammar", "regex", "ebnf")
 """How vLLM and SGLang are told what form an answer must have, JSON aside."""
 _JSON_ASKED: Final = ("guided_json", "json_schema")
+_JSON_OUTPUTS: Final = frozenset(("json", "json_object"))
+"""In vLLM's `structured_outputs`."""
 
 
 @dataclass
@@ -176,15 +178,18 @@ class Request:
         if any(self.data.get(name) for name in _CONSTRAINED):
             return "skipped:constrained"
         outputs = self.data.get("structured_outputs")
-        if isinstance(outputs, dict) and not (outputs.get("json") or outputs.get("json_object")):
+        if isinstance(outputs, dict) and not _JSON_OUTPUTS & set(outputs):
             return "skipped:constrained"
+        if self.data.get("return_token_ids"):  # they would be those of another text
+            return "skipped:token-ids"
         return self.surface.skip(self.data)
 
     @property
     def json_asked(self) -> bool:
         """Whether the answer is to be JSON."""
         outputs = self.data.get("structured_outputs")
-        return isinstance(outputs, dict) or any(self.data.get(name) for name in _JSON_ASKED) or self.surface.json_asked(self.data)
+        structured = isinstance(outputs, dict) and bool(_JSON_OUTPUTS & set(outputs))
+        return structured or any(self.data.get(name) for name in _JSON_ASKED) or self.surface.json_asked(self.data)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -270,6 +275,25 @@ def last_user_text(messages: list[Any]) -> str:
         if isinstance(message, dict) and message.get("role") == "user":
             return content_text(message.get("content"))
     return ""
+
+
+def moved(annotation: Any, base: str, text: str) -> Any:
+    """An annotation of `base` with its positions in `text`: where the words it is about stand there, else at the end.
+
+    Takes those with `start_index` and `end_index`, on the annotation itself or in its `url_citation`.
+    """
+    if base == text or not isinstance(annotation, dict):
+        return annotation
+    inner = annotation.get("url_citation")
+    if isinstance(inner, dict):
+        return {**annotation, "url_citation": moved(inner, base, text)}
+    start, end = annotation.get("start_index"), annotation.get("end_index")
+    if not isinstance(start, int) or not isinstance(end, int):
+        return annotation
+    words = base[start:end]
+    place = text.find(words) if words else -1
+    place, length = (place, len(words)) if place >= 0 else (len(text), 0)
+    return {**annotation, "start_index": place, "end_index": place + length}
 
 
 def garbled(what: str) -> UpstreamError:

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from visa_proxy.errors import RequestError
-from visa_proxy.server.surfaces.base import Json, Key, Slot, garbled, last_user_text, positive, typed
-from visa_proxy.server.surfaces.choices import ChoicesDecoder, absent, choices_of, label, slot
+from visa_proxy.server.surfaces.base import Json, Key, Slot, garbled, last_user_text, moved, positive, typed
+from visa_proxy.server.surfaces.choices import ChoicesDecoder, absent, choices_of, json_asked, label, slot
+
+
+@dataclass
+class _Message(Slot):
+    """The text of a message, whose annotations speak of places in it."""
+
+    def replace(self, text: str) -> None:
+        if self.holder.get("annotations"):
+            self.holder["annotations"] = [moved(each, self.text, text) for each in self.holder["annotations"]]
+        super().replace(text)
 
 
 class ChatDecoder(ChoicesDecoder):
     """Chunks with deltas of messages."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._base: dict[Key, list[str]] = {}
+
+    def settle(self, event: Json, sent: Mapping[Key, str]) -> Json:
+        """See Decoder. Annotations come after the text that they are about."""
+        for choice in event.get("choices") or ():
+            key, delta = (choice["index"],), choice.get("delta") or {}
+            if delta.get("annotations") and key in sent:
+                base = "".join(self._base[key])
+                delta["annotations"] = [moved(each, base, sent[key]) for each in delta["annotations"]]
+        return event
+
     def _take(self, choice: Json) -> tuple[str, Json | None, Json | None]:
         delta = choice.get("delta") or {}
         content = delta.get("content")
         text = content if isinstance(content, str) else ""
-        trails = choice.get("finish_reason") is not None or bool(delta.get("tool_calls") or delta.get("function_call"))
+        if text:
+            self._base.setdefault((choice["index"],), []).append(text)
+        later = delta.get("tool_calls") or delta.get("function_call") or delta.get("annotations")
+        trails = choice.get("finish_reason") is not None or bool(later)
         if not text:
             return "", None if trails else choice, choice if trails else None
         rest = {name: value for name, value in delta.items() if name != "content" and value is not None}
@@ -28,6 +57,8 @@ class ChatDecoder(ChoicesDecoder):
 
     def _without_text(self, choice: Json) -> str:
         delta = choice.get("delta") or {}
+        if not isinstance(delta.get("content") or "", str):
+            return "skipped:not-text"
         return absent(delta.get("tool_calls") or delta.get("function_call"), delta.get("refusal"))
 
 
@@ -62,8 +93,7 @@ class ChatSurface:
 
     def json_asked(self, data: Json) -> bool:
         """See Surface."""
-        kind = data.get("response_format")
-        return isinstance(kind, dict) and kind.get("type", "text") != "text"
+        return json_asked(data)
 
     def query(self, data: Json, key: Key) -> str:
         """The last message of the user."""
@@ -71,16 +101,14 @@ class ChatSurface:
 
     def slots(self, body: Json) -> list[Slot]:
         """See Surface."""
-        slots = []
+        slots: list[Slot] = []
         for index, choice in choices_of(body):
             message = choice.get("message")
             if not isinstance(message, dict):
                 raise garbled("answer has a choice without a message")
             why = absent(message.get("tool_calls") or message.get("function_call"), message.get("refusal"))
             found = slot(index, message, "content", why)
-            if message.get("annotations"):
-                found.skip = "skipped:citations"
-            slots.append(found)
+            slots.append(_Message(found.key, found.text, found.skip, found.holder, found.name))
         return slots
 
     def label(self, key: Key) -> Json:

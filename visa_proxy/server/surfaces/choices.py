@@ -19,6 +19,12 @@ def choices_of(body: Json) -> list[tuple[int, Json]]:
     return [(choice["index"] if isinstance(choice.get("index"), int) else place, choice) for place, choice in enumerate(listed)]
 
 
+def json_asked(data: Json) -> bool:
+    """Whether `response_format` asks for anything but text; vLLM takes it for completions too."""
+    kind = data.get("response_format")
+    return isinstance(kind, dict) and kind.get("type", "text") != "text"
+
+
 def label(key: Key) -> Json:
     """How a choice is named."""
     return {"index": key[0]}
@@ -76,8 +82,8 @@ class ChoicesDecoder(ABC):
         after: list[Json] = []
         texts: list[Step] = []
         ends: list[Step] = []
-        for choice in choices:
-            index = choice["index"] = int(choice["index"])  # some servers send a string
+        for place, choice in enumerate(choices):
+            index = choice["index"] = int(choice.get("index", place))  # some servers send a string, some none
             key = (index,)
             text, first, then = self._take(choice)
             if text:

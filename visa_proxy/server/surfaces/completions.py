@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from visa_proxy.errors import RequestError
 from visa_proxy.server.surfaces.base import Json, Key, Slot, json_type, positive
-from visa_proxy.server.surfaces.choices import ChoicesDecoder, absent, choices_of, label, slot
+from visa_proxy.server.surfaces.choices import ChoicesDecoder, choices_of, json_asked, label, slot
 
 
 class CompletionsDecoder(ChoicesDecoder):
@@ -21,7 +21,7 @@ class CompletionsDecoder(ChoicesDecoder):
         return {**choice, "text": text}
 
     def _without_text(self, choice: Json) -> str:
-        return absent(None, None)
+        return "skipped:empty"
 
 
 class CompletionsSurface:
@@ -50,9 +50,8 @@ class CompletionsSurface:
         return "skipped:infill" if data.get("suffix") else None
 
     def json_asked(self, data: Json) -> bool:
-        """vLLM takes `response_format` here too."""
-        kind = data.get("response_format")
-        return isinstance(kind, dict) and kind.get("type", "text") != "text"
+        """See Surface."""
+        return json_asked(data)
 
     def query(self, data: Json, key: Key) -> str:
         """The prompt that the choice continues; of several, each has `n` choices in a row."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from visa_proxy.errors import RequestError, VisaError, error_body
 from visa_proxy.llm import sse
-from visa_proxy.server.surfaces.base import End, Json, Key, Raw, Slot, Step, Text, garbled, json_type, last_user_text
+from visa_proxy.server.surfaces.base import End, Json, Key, Raw, Slot, Step, Text, garbled, json_type, last_user_text, moved
 
 _TERMINAL: Final = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
 _TOOLS: Final = ("_call", "_call_output", "mcp_list_tools", "mcp_approval_request")
@@ -38,18 +39,16 @@ def _why(output: Any) -> str:
 def _say(part: Json, text: str) -> None:
     """Let a text part say `text`."""
     if part.get("annotations"):
-        part["annotations"] = [_moved(each, part["text"], text) for each in part["annotations"]]
+        part["annotations"] = [moved(each, part["text"], text) for each in part["annotations"]]
     part["text"] = text
 
 
-def _moved(annotation: Any, base: str, text: str) -> Any:
-    """An annotation of `base` with its positions in `text`: where the words it is about stand there, else at the end."""
-    if base == text or not isinstance(annotation, dict) or not isinstance(annotation.get("start_index"), int):
-        return annotation
-    words = base[annotation["start_index"] : annotation.get("end_index", 0)]
-    place = text.find(words) if words else -1
-    start, end = (place, place + len(words)) if place >= 0 else (len(text), len(text))
-    return {**annotation, "start_index": start, "end_index": end}
+@dataclass
+class _Part(Slot):
+    """A text part, whose annotations speak of places in it."""
+
+    def replace(self, text: str) -> None:
+        _say(self.holder, text)
 
 
 class ResponsesDecoder:
@@ -68,17 +67,30 @@ class ResponsesDecoder:
         kind = event["type"]
         if kind == "response.output_text.delta":
             return [self._said((event["output_index"], event["content_index"]), event["delta"], event)]
-        if kind == "response.output_text.done":
-            key = (event["output_index"], event["content_index"])
-            return [*self._late(key, event["text"]), End(key), Raw(event)]
         if kind in ("response.output_item.added", "response.output_item.done"):
             self._items[event["output_index"]] = event["item"]
+        if kind == "response.output_text.annotation.added":
+            return [End((event["output_index"], event["content_index"])), Raw(event)]
+        finished = self._finished(kind, event)
+        if finished:
+            steps = [step for key, text in finished for step in (*self._late(key, text), End(key))]
+            return [*steps, Raw(event)]
         if kind in _TERMINAL:
             self.finished = True
             output = event["response"].get("output")
             late = [step for key, part in texts_of(output) for step in self._late(self._streamed(key, part), part["text"])]
             return [*late, *(End(key) for key in self._base), Raw(event, last=True)]
         return [Raw(event)]
+
+    def _finished(self, kind: str, event: Json) -> list[tuple[Key, str]]:
+        """The texts that an event repeats because they are done; some servers leave the first of these events out."""
+        if kind == "response.output_text.done":
+            return [((event["output_index"], event["content_index"]), event["text"])]
+        if kind == "response.content_part.done" and event["part"].get("type") == "output_text":
+            return [((event["output_index"], event["content_index"]), event["part"]["text"])]
+        if kind == "response.output_item.done":
+            return [((event["output_index"], j), part["text"]) for (_, j), part in texts_of([event["item"]])]
+        return []
 
     def _said(self, key: Key, text: str, template: Json | None) -> Text:
         self._base.setdefault(key, []).append(text)
@@ -108,7 +120,7 @@ class ResponsesDecoder:
         if kind == "response.output_text.done" and key in sent:
             return {**event, "text": sent[key]}
         if kind == "response.output_text.annotation.added" and key in sent:
-            return {**event, "annotation": _moved(event["annotation"], "".join(self._base[key]), sent[key])}
+            return {**event, "annotation": moved(event["annotation"], "".join(self._base[key]), sent[key])}
         if kind == "response.content_part.done" and key in sent and "text" in event["part"]:
             _say(event["part"], sent[key])
         elif kind == "response.output_item.done":
@@ -190,12 +202,9 @@ class ResponsesSurface:
         if not isinstance(output, list):
             raise garbled("answer is no response")
         why = _why(output)
-        slots = [Slot(key, part["text"], None, part, "text") for key, part in texts_of(output)]
+        slots: list[Slot] = [_Part(key, part["text"], None, part, "text") for key, part in texts_of(output)]
         for each in slots:
-            if each.holder.get("annotations"):
-                each.skip = "skipped:citations"
-            elif not each.text.strip():
-                each.skip = why
+            each.skip = None if each.text.strip() else why
         pending = body.get("status") in PENDING
         return slots or [Slot((0, 0), "", "skipped:pending" if pending else why, {}, "text")]
 
