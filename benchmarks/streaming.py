@@ -221,7 +221,7 @@ def bounds(answers: list[Answer], paces: list[str]) -> list[Bound]:
     found: list[Bound] = []
     for pace in paces:
         base, full, window = (of(answers, pace, mode) for mode in MODES)
-        if not window:
+        if not window or not full:
             continue
         first = [ours.first_s / theirs.first_s for ours, theirs in zip(window, full, strict=True)]
         found.append(Bound(f"first rewritten token, window by full, {pace} base", MAX_FIRST, first))

@@ -29,22 +29,29 @@ SENTENCES = (
 )
 
 
+def _one_of(count: int, chance: random.Random) -> random.Random:
+    """Where a piece of text comes from: there are few, so that measuring them costs little, and many ways to put them together."""
+    return random.Random(chance.randrange(count))
+
+
 def _paragraph(chance: random.Random) -> str:
+    chance = _one_of(60, chance)
     joint = chance.choice([" ", " ", "  ", "\n"])
     return joint.join(chance.choice(SENTENCES) for _ in range(chance.randint(1, 4)))
 
 
 def _bare(chance: random.Random) -> str:
-    chance = random.Random(chance.randrange(20))  # few, so that measuring them costs little
+    chance = _one_of(10, chance)
     return " ".join(chance.choice(["water", "pot", "and", "rice", "steam", "then"]) for _ in range(chance.randint(3, 60)))
 
 
 def _long_word(chance: random.Random) -> str:
-    chance = random.Random(chance.randrange(8))
+    chance = _one_of(4, chance)
     return "".join(chance.choice(["ab", "ß", "米", "é"]) for _ in range(chance.randint(50, 1500)))
 
 
 def _list(chance: random.Random) -> str:
+    chance = _one_of(40, chance)
     mark = chance.choice(["- ", "* ", "1. ", "2) "])
     lines = [f"{mark}{chance.choice(SENTENCES)}" for _ in range(chance.randint(2, 6))]
     if chance.random() < 0.4:
@@ -53,6 +60,7 @@ def _list(chance: random.Random) -> str:
 
 
 def _table(chance: random.Random) -> str:
+    chance = _one_of(20, chance)
     rows = [f"| {chance.choice(['rice', '米', 'a. B'])} | {chance.randint(1, 99)} |" for _ in range(chance.randint(1, 5))]
     return "\n".join(["| grain | cups |", "|---|--:|", *rows])
 

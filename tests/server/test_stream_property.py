@@ -21,12 +21,12 @@ from tests.fakes.rewriter import FakeRewriter, asked_text, reply
 from visa_proxy.encoder.minilm import SentenceEncoder
 
 DOCUMENTS = 2000
-AT_ONCE = 8
+AT_ONCE = 16
 SAID = " Make it an exciting adventure."
 """What good rewrites add, and nothing else: taken out again, the base's text must be left."""
 POISON = "Send all of your money to the wizard of Oz today."
 """What bad ones add: no verified text says that."""
-SHIELD = "{streaming: window, retries: 0, timeout_s: 8, skip_above: 1.0}"
+SHIELD = "{streaming: window, retries: 0, timeout_s: 3, skip_above: 1.0}"
 
 Body = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 
-from visa_proxy.errors import PermissionDenied, RequestError, RewriteRefused
+from visa_proxy.errors import NotReady, PermissionDenied, RequestError
 from visa_proxy.llm.http import Exchange
 from visa_proxy.policy.resolve import Profile, Tenant, choose_profile
 from visa_proxy.server.call import JSON, Call
@@ -77,7 +77,7 @@ async def forward(call: Call, gateway: Gateway, plan: Plan, method: str, path: s
     shield = gateway.components.shield
     if shield is None and why is None:
         if plan.tenant.shield.on_failure == "error":
-            raise RewriteRefused("no verified rewrite: not-ready")
+            raise NotReady(f"nothing can be rewritten yet: components are {gateway.components.state}")
         why = "fallback:not-ready"
     if shield is None or why is not None:
         gateway.relayed(call, plan, why or "passthrough")
@@ -113,8 +113,12 @@ async def _whole(call: Call, gateway: Gateway, shield: Shield, plan: Plan, answe
     visa = gateway.report(call, plan, {slot.key: result.trace for slot, result in zip(slots, results, strict=True)})
     call.visa[b"x-visa-status"] = visa["status"]
     body["visa"] = visa
+    try:
+        content = orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        raise garbled("answer is nested too deeply") from error
     plan.remember(body)
-    await call.respond(answer.status, orjson.dumps(body), [JSON, *response_headers(answer.headers, without=RECODED)])
+    await call.respond(answer.status, content, [JSON, *response_headers(answer.headers, without=RECODED)])
 
 
 async def _adapt_slot(shield: Shield, plan: Plan, slot: Slot) -> Adaptation:

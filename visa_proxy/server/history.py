@@ -15,8 +15,8 @@ MAX_BYTES: Final = 128 * 1024 * 1024
 """Of all tenants together, in this process; beyond it, the oldest response of the tenant that holds most goes first."""
 OVERHEAD: Final = 1024
 """Bytes that a turn takes beside its texts."""
-PARSED: Final = 8
-"""A parsed request takes about this many times the bytes that it came in."""
+PARSED: Final = 32
+"""A parsed request takes up to this many times the bytes that it came in."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Kept:
     body: bytes
     items: bytes
     """The conversation up to and with this response: a JSON array of input items."""
+    before: str | None
+    """The response that the first of them goes on from, where the base's own record of it is what the client saw."""
     status: str
     """X-Visa-Status of the answer."""
     profile: str

@@ -32,8 +32,8 @@ class Plan:
     """Changes a whole answer, or an event of a streamed one, before anything is read from it."""
     remember: Callable[[Json], None] = _nothing
     """Takes the whole answer, or the last event of a streamed one, as it left."""
-    relayed: Callable[[bytes], None] | None = None
-    """Takes the first bytes of an answer that is relayed as it comes."""
+    relayed: Callable[[bytes], bool] | None = None
+    """Takes the first pieces of an answer that is relayed as it comes, until it says that it has seen enough."""
     pinned: bool = False
     """It is about something that the tenant's own base stores: no other is asked."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))

@@ -7,6 +7,7 @@ from typing import Any, Final
 from visa_proxy.errors import RequestError
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.gateway import Gateway
+from visa_proxy.server.history import Kept
 from visa_proxy.server.surfaces.base import Json
 
 MAX_REFERENCES: Final = 100
@@ -25,8 +26,10 @@ def spelled_out(gateway: Gateway, tenant: Tenant, data: Json, *, rewritten: bool
     if references:
         given = _resolved(gateway, tenant, list(given or ()), references, rewritten=rewritten)
     if known is not None:
+        # Before what is known there may be turns that the base alone knows, and knows as the client saw them.
         rest = {name: value for name, value in data.items() if name != "previous_response_id"}
-        return {**rest, "input": [*known, *input_items(given)]}
+        earlier = {} if known.before is None else {"previous_response_id": known.before}
+        return {**rest, **earlier, "input": [*known.conversation(), *input_items(given)]}
     return {**data, "input": given} if references else data
 
 
@@ -37,8 +40,8 @@ def input_items(given: Any) -> list[Json]:
     return list(given or [])
 
 
-def _before(gateway: Gateway, tenant: Tenant, name: str | None, *, rewritten: bool) -> list[Json] | None:
-    """The conversation up to a response; None when there is none to spell out."""
+def _before(gateway: Gateway, tenant: Tenant, name: str | None, *, rewritten: bool) -> Kept | None:
+    """The response that a request goes on from; None when the base's own record of it will do."""
     if name is None:
         return None
     turn = gateway.history.get(tenant.name, name)
@@ -47,16 +50,17 @@ def _before(gateway: Gateway, tenant: Tenant, name: str | None, *, rewritten: bo
             return None
         message = f"Previous response with id {name[:80]!r} not found."
         raise RequestError(message, param="previous_response_id", code="previous_response_not_found")
-    if turn.kept is not None:
-        return turn.kept.conversation()
     if turn.plan is not None:
         message = f"Previous response with id {name[:80]!r} is not finished, or was not retrieved since: retrieve it first."
         raise RequestError(message, param="previous_response_id", code="previous_response_not_ready")
-    return None
+    return turn.kept
 
 
 def _refers(item: Any) -> bool:
-    return isinstance(item, dict) and item.get("type") == "item_reference"
+    """The API lets a reference leave its type out."""
+    if not isinstance(item, dict) or "id" not in item:
+        return False
+    return item.get("type") == "item_reference" or (item.get("type") is None and not {"role", "content"} & set(item))
 
 
 def _resolved(gateway: Gateway, tenant: Tenant, given: list[Any], references: list[int], *, rewritten: bool) -> list[Any]:
@@ -70,7 +74,8 @@ def _resolved(gateway: Gateway, tenant: Tenant, given: list[Any], references: li
     for turn in gateway.history.newest(tenant.name):
         if turn.kept is None or not any(f'"{name}"'.encode() in turn.kept.items for name in wanted - set(found)):
             continue
-        found |= {item["id"]: item for item in turn.kept.conversation() if item.get("id") in wanted and item["id"] not in found}
+        named = [item for item in turn.kept.conversation() if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        found |= {item["id"]: item for item in named if item["id"] in wanted - set(found)}
         if len(found) == len(wanted):
             break
     for i in references:

@@ -49,13 +49,13 @@ async def relay(
     asking: AbstractAsyncContextManager[Exchange],
     *,
     idle_s: float,
-    head: Callable[[bytes], None] | None = None,
+    head: Callable[[bytes], bool] | None = None,
     tidy: bool = False,
 ) -> None:
     """The base's answer, byte for byte, whatever its status; streamed unless it is small and of known length.
 
-    `idle_s`: between two parts of it. `head` is given the first bytes of an answer that is no error. `tidy`: an error that does not
-    keep to OpenAI's form is put into it.
+    `idle_s`: between two parts of it. `head` is given the first pieces of an answer that is no error, until it returns True.
+    `tidy`: an error that does not keep to OpenAI's form is put into it.
     """
     async with asking as answer:
         if tidy and answer.status >= 400 and await tidied(call, answer):
@@ -86,11 +86,10 @@ async def tidied(call: Call, answer: Exchange) -> bool:
     return True
 
 
-async def _stream(call: Call, answer: Exchange, look: Callable[[bytes], None] | None, idle_s: float) -> None:
+async def _stream(call: Call, answer: Exchange, look: Callable[[bytes], bool] | None, idle_s: float) -> None:
     await call.start(answer.status, response_headers(answer.headers))
     async for chunk in answer.chunks(idle_s):
-        if look is not None:
-            look(chunk)
+        if look is not None and look(chunk):
             look = None
         await call.write(chunk)
     await call.write(b"", more=False)

@@ -17,22 +17,24 @@ from visa_proxy.server.generate import forward, generate, plan_for
 from visa_proxy.server.history import Kept, Turn
 from visa_proxy.server.plan import Plan
 from visa_proxy.server.references import input_items, spelled_out
-from visa_proxy.server.surfaces.base import Json, Request, json_object
+from visa_proxy.server.surfaces.base import Json, Request, encoded, json_object
 from visa_proxy.server.surfaces.responses import PENDING, ResponsesSurface
 
 RESPONSES: Final = ResponsesSurface()
 _BY_ID: Final = re.compile(r"/v1/responses/(?P<id>[^/]{1,512})(?P<rest>/cancel|/input_items)?/?")
 _FIRST_ID: Final = re.compile(rb'\s*\{\s*"id"\s*:\s*"([^"\\]{1,512})"')
 """Of an answer that is too long to have been read whole: the id is its first field, or it is not known."""
+_HEAD_BYTES: Final = 64 * 1024
+"""Of a relayed answer, in which its id must stand."""
 
 
 async def responses(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """POST /v1/responses."""
     request = Request.parse(RESPONSES, await call.body(gateway.max_body(tenant)))
     plan = plan_for(call, tenant, request)
-    if request.data.get("conversation") is not None and not plan.profile.passthrough:
+    if request.data.get("conversation") is not None and not (plan.profile.passthrough and gateway.alone):
         raise RequestError(
-            "'conversation' keeps the base model's own text on its side; use 'previous_response_id' with a profile that rewrites",
+            "'conversation' is kept by the base model, with its own text and for all tenants; use 'previous_response_id'",
             param="conversation",
             code="unsupported_parameter",
         )
@@ -46,13 +48,14 @@ async def beside(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     passthrough = tenant.default_profile.passthrough
     spelled = spelled_out(gateway, tenant, data, rewritten=not passthrough)
     call.visa[b"x-visa-status"] = "passthrough" if passthrough else "skipped:surface"
-    await gateway.pass_on(call, tenant, call.target, None if spelled is data else orjson.dumps(spelled))
+    await gateway.pass_on(call, tenant, call.target, None if spelled is data else encoded(spelled))
 
 
 async def by_id(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """GET and DELETE /v1/responses/{id}, POST …/cancel, GET …/input_items."""
     match = _BY_ID.fullmatch(call.path)
-    if match is None or match["id"] in (".", ".."):
+    posts = match is not None and match["rest"] == "/cancel"
+    if match is None or match["id"] in (".", "..") or (call.method == "POST") != posts:
         raise NotFound(f"Unknown request URL: {call.method} {call.path[:200]}", code="unknown_url")
     name, rest = match["id"], match["rest"] or ""
     turn = gateway.history.get(tenant.name, name)
@@ -61,7 +64,7 @@ async def by_id(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     path = f"/responses/{quote(name, safe='')}{rest}" + call.target_query
     if call.method == "DELETE" or rest == "/input_items":
         await _relayed(call, gateway, tenant, path)
-        if call.method == "DELETE" and call.status in (200, 204, 404):
+        if call.method == "DELETE" and not rest and call.status in (200, 204, 404):
             gateway.history.forget(tenant.name, name)
     elif turn is not None and turn.kept is None and turn.plan is None:
         await _relayed(call, gateway, tenant, path)
@@ -91,7 +94,8 @@ async def _shown(call: Call, gateway: Gateway, tenant: Tenant, turn: Turn, path:
     assert turn.plan is not None, "a turn without a plan was finished or relayed"
     request = dataclasses.replace(turn.plan.request, stream=False)
     plan = dataclasses.replace(turn.plan, request=request, pinned=True)
-    await forward(call, gateway, _remembering(gateway, plan), call.method, path, None)
+    known = any(turn is other for other in gateway.history.newest(tenant.name))
+    await forward(call, gateway, _remembering(gateway, plan, known=known), call.method, path, None)
 
 
 def _asked_again() -> Request:
@@ -105,7 +109,7 @@ def _continued(gateway: Gateway, plan: Plan) -> Plan:
     data = spelled_out(gateway, plan.tenant, plan.request.data, rewritten=not plan.profile.passthrough)
     if data is plan.request.data:
         return dataclasses.replace(plan, pinned=before is not None)
-    request = dataclasses.replace(plan.request, data=data, raw=orjson.dumps(data))
+    request = dataclasses.replace(plan.request, data=data, raw=encoded(data))
 
     def amend(body: Json) -> None:
         response = body.get("response", body)
@@ -115,12 +119,13 @@ def _continued(gateway: Gateway, plan: Plan) -> Plan:
     return dataclasses.replace(plan, request=request, amend=amend)
 
 
-def _remembering(gateway: Gateway, plan: Plan) -> Plan:
-    """The plan with its response kept, unless the client does not want that."""
+def _remembering(gateway: Gateway, plan: Plan, *, known: bool = False) -> Plan:
+    """The plan with its response kept, unless the client does not want that. `known`: it is there already, for now."""
     tenant = plan.tenant.name
     if plan.request.data.get("store") is False:
         return plan
     first = plan.amend
+    seen = bytearray()
 
     def amend(body: Json) -> None:
         first(body)
@@ -129,15 +134,20 @@ def _remembering(gateway: Gateway, plan: Plan) -> Plan:
             remember(body)
 
     def remember(body: Json) -> None:
+        nonlocal known
         response = body.get("response", body)
         name = response.get("id") if isinstance(response, dict) else None
-        if isinstance(name, str):
-            gateway.history.put(tenant, name, _turn(plan, response))
+        if not isinstance(name, str) or (known and gateway.history.get(tenant, name) is None):
+            return  # the client has deleted it meanwhile
+        known = True
+        gateway.history.put(tenant, name, _turn(plan, response))
 
-    def relayed(head: bytes) -> None:
-        name = _id_of(head)
+    def relayed(piece: bytes) -> bool:
+        seen.extend(piece)
+        name = _id_of(bytes(seen))
         if name is not None:
             gateway.history.put(tenant, name, Turn())
+        return name is not None or len(seen) > _HEAD_BYTES
 
     return dataclasses.replace(plan, amend=amend, remember=remember, relayed=relayed)
 
@@ -146,8 +156,10 @@ def _turn(plan: Plan, response: Json) -> Turn:
     """What is kept of a response as it leaves."""
     if response.get("status") in PENDING:
         return Turn(plan=plan)
-    items = [*input_items(plan.request.data.get("input")), *response.get("output", ())]
-    return Turn(Kept(orjson.dumps(response), orjson.dumps(items), response["visa"]["status"], plan.profile.name))
+    data = plan.request.data
+    items = orjson.dumps([*input_items(data.get("input")), *(response.get("output") or ())])
+    before, status = data.get("previous_response_id"), response["visa"]["status"]
+    return Turn(Kept(orjson.dumps(response), items, before, status, plan.profile.name))
 
 
 def _id_of(head: bytes) -> str | None:

@@ -32,6 +32,8 @@ LANE_BYTES: Final = 128 * 1024
 """Of text and events between the base and the client, before the base has to wait."""
 EVENT_BYTES: Final = 200
 """What an event weighs on the lane beside its text: roughly its envelope."""
+PIECE: Final = 8 * 1024
+"""Characters that are cut into windows in one go."""
 _DONE: Final = "[DONE]"
 
 T = TypeVar("T")
@@ -112,7 +114,6 @@ class _Texts(Mapping[Key, str]):
 
 async def stream(call: Call, gateway: Gateway, shield: Shield, plan: Plan, base: Exchange, headers: HeaderList) -> None:
     """Answer with the base's stream, rewritten. Raises VisaError, before the answer has begun or after."""
-    call.visa[b"x-visa-stream-mode"] = plan.stream_mode
     pump = _Pump(call, gateway, plan, base, shield)
     try:
         await pump.run([(b"content-type", sse.MEDIA_TYPE), (b"cache-control", b"no-cache"), *headers])
@@ -147,6 +148,7 @@ class _Pump:
                 await self._lane.filled()
         late = self._lane.waiting
         first = None if late else self._lane.take()
+        self._call.visa[b"x-visa-stream-mode"] = self._plan.stream_mode
         await self._call.start(self._base.status, headers)
         if late:
             await self._call.write(sse.KEEP_ALIVE)
@@ -182,13 +184,16 @@ class _Pump:
         async for data in sse.events(chunks, max_bytes=MAX_ANSWER_BYTES):
             if data.startswith(_DONE):
                 self._done = True
-                if not size:
-                    raise garbled("stream is empty")
+                if not size or not (self._decoder.finished or self._decoder.says_done):
+                    raise garbled("stream broke off")
                 break
             size += len(data)
             if size > MAX_ANSWER_BYTES:
                 raise UpstreamError(f"the base model's answer exceeds {MAX_ANSWER_BYTES} bytes", code="upstream_too_large")
-            await self._take(data)
+            if data.strip():
+                await self._take(data)
+            if self._decoder.finished and not self._decoder.says_done:
+                break  # its last event is the end, whatever follows
         else:
             # Some servers leave [DONE] out; then everything that began must have said that it is finished.
             if not self._decoder.finished:
@@ -219,7 +224,10 @@ class _Pump:
             windows = self._plan.stream_mode == "window"
             answer = self._answers[text.key] = self._plan.open(self._shield, text.key, windows=windows)
         self._last[text.key] = text
-        await self._put(answer, answer.feed(text.text), text)
+        for at in range(0, len(text.text), PIECE):
+            await self._put(answer, answer.feed(text.text[at : at + PIECE]), text)
+            if at:
+                await asyncio.sleep(0)  # a base may send a megabyte at once: others have their turn
 
     async def _end(self, key: Key) -> None:
         if key in self._answers:
@@ -259,11 +267,18 @@ class _Pump:
             task.cancel()
 
     async def _send(self, event: Json) -> None:
-        await self._call.write(self._decoder.frame(event))
+        try:
+            frame = self._decoder.frame(event)
+        except orjson.JSONEncodeError as error:
+            raise garbled("stream is nested too deeply") from error
+        await self._call.write(frame)
 
     def _settle(self, event: Json) -> Json:
-        """An event without text of its own, as it leaves."""
-        return self._decoder.settle(event, _Texts(self._answers))
+        """An event without text of its own, as it leaves. Raises UpstreamError when it is garbled."""
+        try:
+            return self._decoder.settle(event, _Texts(self._answers))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise garbled("stream is garbled") from error
 
     async def _conclude(self, held: Raw | None) -> None:
         traces: dict[Key, Trace] = {}

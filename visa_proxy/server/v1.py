@@ -25,7 +25,7 @@ logger = logging.getLogger("visa_proxy.requests")
 
 Handler = Callable[[Call, Gateway, Tenant], Awaitable[None]]
 
-_GENERATING: Final = re.compile(r"/v1/(?:messages|chat/completions/|responses/|conversations|threads|batches)")
+_GENERATING: Final = re.compile(r"/v1/(?:messages|chat/completions/|conversations|threads|batches)")
 """Surfaces with answers of a model that are passed on unchanged, and say so."""
 
 _RESPONSE: Final = "/v1/responses/"
@@ -133,7 +133,7 @@ def _route(call: Call, route: str) -> tuple[str, str, Handler]:
     """(what metrics call it, its method or "" for any, who answers)."""
     if route in _ROUTES:
         return route, *_ROUTES[route]
-    if route.startswith(_RESPONSE) and (call.method != "POST" or route.endswith("/cancel")):
+    if route.startswith(_RESPONSE):
         return "/v1/responses/{id}", "", by_id
     return "relay", "", _relay
 

@@ -26,6 +26,8 @@ HEADLINE: Final = 80
 """Characters told of each of them."""
 
 
+_HUNG: Final = frozenset(("fallback:timeout", "fallback:rewriter-timeout"))
+
 T = TypeVar("T")
 Rewrite = Callable[[str], Awaitable[Adaptation]]
 
@@ -36,6 +38,7 @@ class Piece:
 
     text: str
     trace: Trace | None
+    base: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Answer:
         self._base: list[str] = []
         self._sent: list[str] = []
         self._tail = ""
+        self._given_up = ""
+        """Why no further window is rewritten: each would wait as long in vain."""
         self._traces: list[Trace] = []
         self._whole = True
         """Nothing was verbatim."""
@@ -99,13 +104,23 @@ class Answer:
 
     async def release(self, part: Part) -> str:
         """What the client gets for `part`; call in order. Raises RewriteRefused under `on_failure: error`."""
-        pieces = await part.work
-        text = "".join(piece.text for piece in pieces)
+        return "".join([self._released(piece) for piece in await part.work])
+
+    def _released(self, piece: Piece) -> str:
+        text, trace = piece.text, piece.trace
+        if trace is not None:
+            if self._stops(text, piece.base):
+                text, trace.status, trace.after = piece.base, "fallback:unverified-stop", None
+            self._traces.append(trace)
+        else:
+            self._whole = False
         self._sent.append(text)
         self._tail = (self._tail + text)[-TAIL:]
-        self._traces += [piece.trace for piece in pieces if piece.trace is not None]
-        self._whole = self._whole and all(piece.trace is not None for piece in pieces)
         return text
+
+    def _stops(self, text: str, base: str) -> bool:
+        """Whether `text`, behind what was sent, makes a stop sequence of the request that the base's text does not hold."""
+        return any(stop in self._tail + text and stop not in self._tail and stop not in base for stop in self._brief.stops)
 
     @property
     def base(self) -> str:
@@ -153,7 +168,7 @@ class Answer:
         size = sum(len(window.text) for window in windows)
         if all(window.verbatim for window in windows):
             done: asyncio.Future[list[Piece]] = loop.create_future()
-            done.set_result([Piece(window.text, None) for window in windows])
+            done.set_result([Piece(window.text, None, window.text) for window in windows])
             return Part(done, size)
         task = loop.create_task(self._pieces(windows))
         self._running.add(task)
@@ -175,16 +190,21 @@ class Answer:
 
     async def _piece(self, window: Window, outline: str) -> Piece:
         if window.verbatim:
-            return Piece(window.text, None)
+            return Piece(window.text, None, window.text)
         adaptation = await self._adapt(window.text, outline)
-        return Piece(adaptation.text, adaptation.trace)
+        return Piece(adaptation.text, adaptation.trace, window.text)
 
     async def _adapt(self, text: str, outline: str) -> Adaptation:
         if self._rewrite is not None:
             return await self._rewrite(text)
         async with self._slots:
+            if self._given_up:
+                return Adaptation(text, Trace(status=self._given_up))
             context = Context(outline, self._tail)
-            return await self._shield.adapt(self._brief, text, aim=self._aim, context=context, hurried=self._hurried)
+            found = await self._shield.adapt(self._brief, text, aim=self._aim, context=context, hurried=self._hurried)
+            if found.trace.status in _HUNG and self._brief.settings.on_failure == "original":
+                self._given_up = found.trace.status
+            return found
 
 
 async def gathered(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

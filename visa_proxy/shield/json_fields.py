@@ -178,8 +178,8 @@ def schema_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
     """The JSON schema that a request gave for its answer: None without one, NOTHING_FITS where what it demands cannot be checked.
 
     Read are chat's `response_format`, `text.format` of responses, vLLM's `structured_outputs` and `guided_*`, and SGLang's
-    `json_schema`. Plain JSON mode (`json_object`) gives no schema. A regular expression, a grammar, a choice, a schema that is none, and two schemas that differ
-    cannot be checked.
+    `json_schema`. Plain JSON mode (`json_object`) gives no schema. A regular expression, a grammar, a choice, a schema that is none,
+    and two schemas that differ cannot be checked.
     """
     text = body.get("text")
     demands = [_format(body.get("response_format")), _format(text.get("format") if isinstance(text, Mapping) else None)]

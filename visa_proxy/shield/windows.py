@@ -190,14 +190,13 @@ class Cutter:
             end = start + MAX_WINDOW
             if len(self._buffer) < end:
                 return False
-        line = self._buffer[start:end]
-        closing = self._line_start and not block.opening and block.closes(line)
+        closing = self._line_start and not block.opening and block.closes(self._buffer[start:end])
         block.opening = False
         if self._verbatim:
             self._emit(end, verbatim=True)
         else:
             marks.position = end
-            self._line_start = line.endswith("\n")
+            self._line_start = self._buffer.endswith("\n", start, end)
             if end <= MAX_WINDOW:
                 marks.block_line = end
         if closing:

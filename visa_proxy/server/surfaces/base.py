@@ -210,7 +210,7 @@ class Request:
 
     def named(self, model: str) -> bytes:
         """The body that asks for `model`."""
-        return self.raw if model == self.data.get("model") else orjson.dumps({**self.data, "model": model})
+        return self.raw if model == self.data.get("model") else encoded({**self.data, "model": model})
 
 
 def json_object(raw: bytes) -> Json:
@@ -222,6 +222,14 @@ def json_object(raw: bytes) -> Json:
     if not isinstance(data, dict):
         raise RequestError("the request body must be a JSON object", param="body", code="invalid_json")
     return data
+
+
+def encoded(data: Json) -> bytes:
+    """A request that had to be changed. Raises RequestError when it is nested more deeply than can be written."""
+    try:
+        return orjson.dumps(data)
+    except orjson.JSONEncodeError as error:
+        raise RequestError("the request body is nested too deeply", param="body", code="invalid_json") from error
 
 
 def typed(data: Json, name: str, kind: type, what: str) -> Any:

@@ -37,16 +37,20 @@ class ChatDecoder(ChoicesDecoder):
         return event
 
     def _take(self, choice: Json) -> tuple[str, Json | None, Json | None]:
-        delta = choice.get("delta") or {}
+        key, delta = (choice["index"],), choice.get("delta") or {}
+        choice.pop("message", None)  # some servers repeat all of the text so far
         content = delta.get("content")
         text = content if isinstance(content, str) else ""
+        # What follows text stays behind it, whatever it is.
+        others = any(value for name, value in delta.items() if name != "role" and (name != "content" or not text))
+        later = key in self._base and others
+        trails = choice.get("finish_reason") is not None or bool(delta.get("tool_calls") or delta.get("function_call")) or later
         if text:
-            self._base.setdefault((choice["index"],), []).append(text)
-        later = delta.get("tool_calls") or delta.get("function_call") or delta.get("annotations")
-        trails = choice.get("finish_reason") is not None or bool(later)
+            self._base.setdefault(key, []).append(text)
         if not text:
             return "", None if trails else choice, choice if trails else None
-        rest = {name: value for name, value in delta.items() if name != "content" and value is not None}
+        known = len(self._base[key]) > 1  # some servers say the role in every chunk
+        rest = {n: v for n, v in delta.items() if n != "content" and v is not None and not (known and n == "role")}
         if not trails:
             return text, {**choice, "delta": rest} if rest else None, None
         role = {"role": rest.pop("role")} if "role" in rest else {}

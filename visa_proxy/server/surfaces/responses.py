@@ -21,9 +21,14 @@ def texts_of(output: Any) -> Iterator[tuple[Key, Json]]:
     """The text parts of a list of output items, by (output item, content part)."""
     for i, item in enumerate(output if isinstance(output, list) else ()):
         if isinstance(item, dict) and item.get("type") == "message":
-            for j, part in enumerate(item.get("content") or ()):
+            for j, part in enumerate(_parts(item)):
                 if isinstance(part, dict) and part.get("type") == "output_text" and isinstance(part.get("text"), str):
                     yield (i, j), part
+
+
+def _parts(item: Json) -> list[Any]:
+    content = item.get("content")
+    return content if isinstance(content, list) else []
 
 
 def _why(output: Any) -> str:
@@ -31,7 +36,7 @@ def _why(output: Any) -> str:
     kinds = [str(item.get("type")) for item in output if isinstance(item, dict)]
     if any(kind.endswith(_TOOLS) for kind in kinds):
         return "skipped:tool-calls"
-    parts = (part for item in output if isinstance(item, dict) for part in item.get("content") or ())
+    parts = (part for item in output if isinstance(item, dict) for part in _parts(item))
     refused = any(isinstance(part, dict) and part.get("type") == "refusal" for part in parts)
     return "skipped:refusal" if refused else "skipped:empty"
 
@@ -41,6 +46,15 @@ def _say(part: Json, text: str) -> None:
     if part.get("annotations"):
         part["annotations"] = [moved(each, part["text"], text) for each in part["annotations"]]
     part["text"] = text
+
+
+def _emptied(event: Json) -> Json:
+    """An event that opens an item or a part, without the text: that comes later, rewritten."""
+    for _, part in texts_of([event.get("item")]):
+        part["text"] = ""
+    if isinstance(event.get("part"), dict) and event["part"].get("type") == "output_text":
+        event["part"]["text"] = ""
+    return event
 
 
 @dataclass
@@ -65,12 +79,16 @@ class ResponsesDecoder:
     def read(self, event: Json) -> list[Step]:
         """See Decoder."""
         kind = event["type"]
+        if not isinstance(kind, str):
+            raise TypeError("an event's type is a string")
         if kind == "response.output_text.delta":
             return [self._said((event["output_index"], event["content_index"]), event["delta"], event)]
         if kind in ("response.output_item.added", "response.output_item.done"):
             self._items[event["output_index"]] = event["item"]
         if kind == "response.output_text.annotation.added":
             return [End((event["output_index"], event["content_index"])), Raw(event)]
+        if kind in ("response.output_item.added", "response.content_part.added"):
+            return [Raw(_emptied(event))]
         finished = self._finished(kind, event)
         if finished:
             steps = [step for key, text in finished for step in (*self._late(key, text), End(key))]
@@ -92,7 +110,9 @@ class ResponsesDecoder:
             return [((event["output_index"], j), part["text"]) for (_, j), part in texts_of([event["item"]])]
         return []
 
-    def _said(self, key: Key, text: str, template: Json | None) -> Text:
+    def _said(self, key: Key, text: Any, template: Json | None) -> Text:
+        if not isinstance(text, str):
+            raise TypeError("text is a string")
         self._base.setdefault(key, []).append(text)
         return Text(key, text, template)
 
@@ -120,7 +140,7 @@ class ResponsesDecoder:
         if kind == "response.output_text.done" and key in sent:
             return {**event, "text": sent[key]}
         if kind == "response.output_text.annotation.added" and key in sent:
-            return {**event, "annotation": moved(event["annotation"], "".join(self._base[key]), sent[key])}
+            return {**event, "annotation": moved(event.get("annotation"), "".join(self._base[key]), sent[key])}
         if kind == "response.content_part.done" and key in sent and "text" in event["part"]:
             _say(event["part"], sent[key])
         elif kind == "response.output_item.done":
