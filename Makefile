@@ -16,8 +16,9 @@ help:  ## this list
 demo: $(VENV)/.demo  ## install and start the embedded default on http://127.0.0.1:8080/v1 (PORT=8080)
 	@$(BIN)/visa-proxy demo --port $(or $(PORT),8080)
 
+# A file stays in one process, because its tests share what they start; tests/conftest.py begins with the files that take long.
 test: check  ## lint, types, layers, and the whole default suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev  ## lint, types, layers, example policies
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -19,6 +20,20 @@ from visa_proxy.encoder.minilm import SentenceEncoder
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loop that the product runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread for each process that computes, children included: several of them with a pool each would spin for the same cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+LONG_FILES = ("test_soak.py", "test_demo.py", "test_stream_property.py", "test_parity.py", "test_sft.py", "test_windows.py")
+"""Those that take about a minute, the longest first: several processes end together when these come at the beginning."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; everything else, and what is in a file, stays in its order."""
+    items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
 HOST = "127.0.0.1"
+_bound: deque[socket.socket] = deque()
 
 
 @contextlib.asynccontextmanager
@@ -61,7 +63,17 @@ def sends(*parts: bytes, pause_s: float = 0.01) -> Callable[[asyncio.StreamWrite
 
 
 def closed_port() -> int:
-    """A port nobody listens on."""
+    """A port nobody listens on, nor will: it stays bound for a while, or the next server of any test might be given it."""
+    probe = socket.socket()
+    probe.bind((HOST, 0))
+    _bound.append(probe)
+    if len(_bound) > 64:
+        _bound.popleft().close()
+    return int(probe.getsockname()[1])
+
+
+def free_port() -> int:
+    """A port nobody listens on yet."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from aiohttp import web
 
 from tests.fakes.base import FakeBase, answers, never, streams
-from tests.fakes.http import HOST, closed_port, sending, sends, serving, until
+from tests.fakes.http import HOST, closed_port, free_port, sending, sends, serving, until
 from visa_proxy.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from visa_proxy.llm import http
 from visa_proxy.llm.failover import Failover
@@ -139,10 +140,19 @@ async def test_a_stream_that_breaks_off_goes_nowhere_else(pair: Pair) -> None:
     assert not pair.second.seen
 
 
-async def test_a_port_that_opens_a_little_later(base: FakeBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "CONNECT_WAITS_S", (0.1, 1.0))
-    port = closed_port()
+@dataclass
+class Gate:
+    """A port that refuses, and from some moment on takes connections."""
 
+    port: int
+    runner: web.AppRunner
+
+    async def open(self) -> None:
+        await web.TCPSite(self.runner, HOST, self.port).start()
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
     async def reply(request: web.Request) -> web.Response:
         return web.json_response({"opened": True})
 
@@ -151,33 +161,44 @@ async def test_a_port_that_opens_a_little_later(base: FakeBase, monkeypatch: pyt
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        async with new_session() as session:
-            asking = asyncio.create_task(Endpoint(session, f"http://{HOST}:{port}/v1").json(CHAT, {}))
-            await asyncio.sleep(0.5)
-            assert not asking.done()
-            await web.TCPSite(runner, HOST, port).start()
-            assert await asking == {"opened": True}
+        yield Gate(free_port(), runner)
     finally:
         await runner.cleanup()
 
 
-async def test_three_attempts_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_port_that_opens_before_the_last_attempt(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens after the second attempt (at 0.1 s to 0.15 s) and before the third (2 s later at the earliest)."""
+    monkeypatch.setattr(http, "CONNECT_WAITS_S", (0.1, 2.0))
     async with new_session() as session:
-        tried = 0
-        endpoint = Endpoint(session, f"http://{HOST}:{closed_port()}/v1")
-        original: Any = session.connector._create_connection  # type: ignore[union-attr]
+        asking = asyncio.create_task(Endpoint(session, f"http://{HOST}:{gate.port}/v1").json(CHAT, {}))
+        await asyncio.sleep(0.8)
+        assert not asking.done(), "the second attempt was the last one"
+        await gate.open()
+        assert await asking == {"opened": True}
 
-        async def create(*given: Any) -> Any:
-            nonlocal tried
-            tried += 1
-            return await original(*given)
 
-        monkeypatch.setattr(session.connector, "_create_connection", create)
-        started = time.monotonic()
-        with pytest.raises(UpstreamUnavailable, match="cannot be reached") as caught:
-            await endpoint.json(CHAT, {})
-    assert caught.value.unsent and tried == 3
-    assert 0.25 <= time.monotonic() - started < 3
+async def test_three_attempts_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that resets every connection before TLS has begun on it: nothing was sent, and each attempt can be counted."""
+    monkeypatch.setattr(http, "CONNECT_WAITS_S", (0.1, 0.2))
+    accepted = 0
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, HOST, 0)
+    try:
+        async with new_session() as session:
+            started = time.monotonic()
+            with pytest.raises(UpstreamUnavailable, match="cannot be reached") as caught:
+                await Endpoint(session, f"https://{HOST}:{server.sockets[0].getsockname()[1]}/v1").json(CHAT, {})
+            assert caught.value.unsent
+            assert 0.3 <= time.monotonic() - started < 5
+    finally:
+        server.close()
+    assert accepted == 3
 
 
 async def test_a_name_that_does_not_resolve() -> None:

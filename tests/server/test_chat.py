@@ -117,6 +117,11 @@ async def test_an_aligned_answer_is_left_alone(
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}, "skipped:json"),
         ({"logprobs": True}, "skipped:logprobs"),
         ({"modalities": ["text", "audio"], "audio": {"voice": "x"}}, "skipped:audio"),
+        ({"web_search_options": {}}, "skipped:citations"),
+        ({"structured_outputs": {"regex": "[A-Z].*"}}, "skipped:constrained"),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "skipped:constrained"),
+        ({"guided_choice": ["yes", "no"]}, "skipped:constrained"),
+        ({"return_token_ids": True}, "skipped:token-ids"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -137,6 +142,8 @@ async def test_requests_whose_answers_are_not_rewritten(
         {"modalities": ["text"]},
         {"modalities": 5},
         {"response_format": 3},
+        {"return_token_ids": False},
+        {"guided_choice": []},
     ],
 )
 async def test_requests_that_only_look_so(proxy: Running, change: dict[str, Any]) -> None:

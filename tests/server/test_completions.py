@@ -120,7 +120,17 @@ async def test_unknown_fields_stay(proxy: Running, base: FakeBase, stream: bool)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("change", "status"), [({"logprobs": 3}, "skipped:logprobs"), ({"echo": True}, "skipped:echo")])
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"logprobs": 3}, "skipped:logprobs"),
+        ({"logprobs": 0}, "skipped:logprobs"),
+        ({"echo": True}, "skipped:echo"),
+        ({"suffix": " Enjoy."}, "skipped:infill"),
+        ({"structured_outputs": {"regex": "[A-Z].*"}}, "skipped:constrained"),
+        ({"return_token_ids": True}, "skipped:token-ids"),
+    ],
+)
 async def test_requests_whose_answers_are_not_rewritten(
     proxy: Running, rewriter: FakeRewriter, change: dict[str, Any], status: str, stream: bool
 ) -> None:

@@ -151,6 +151,8 @@ async def test_unknown_fields_and_events_stay(proxy: Running, base: FakeBase, st
         ({"text": {"format": {"type": "json_object"}}}, "skipped:json"),
         ({"include": ["message.output_text.logprobs"]}, "skipped:logprobs"),
         ({"top_logprobs": 2}, "skipped:logprobs"),
+        ({"tools": [{"type": "web_search"}]}, "skipped:citations"),
+        ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, "skipped:citations"),
     ],
 )
 async def test_requests_whose_answers_are_relayed(
@@ -210,6 +212,30 @@ async def test_an_answer_that_is_no_response(proxy: Running, base: FakeBase, bod
     base.answer = answers(body)
     got = await proxy.post(ASK, path=PATH)
     assert (got.status, got.json["error"]["code"]) == (502, "upstream_garbled")
+
+
+@pytest.mark.parametrize("streaming", ["full", "window"])
+@pytest.mark.parametrize("left_out", [{"response.output_text.done"}, {"response.output_text.done", "response.content_part.done"}])
+async def test_a_stream_whose_texts_are_never_said_to_be_done(
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder, streaming: str, left_out: set[str]
+) -> None:
+    """Some servers go from the deltas straight to the end of the item."""
+    shield = f"{{streaming: {streaming}, retries: 0}}"
+    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    await proxy.post(ASK, path=PATH)
+    kept = [each for each in base.responses.kept["resp_1"].events if each["type"] not in left_out]
+    base.answer = streams(*(response_event({**each, "sequence_number": i}) for i, each in enumerate(kept)))
+    events = parsed((await proxy.post({**ASK, "stream": True}, path=PATH)).body)
+    text = "".join(each["delta"] for each in events if each["type"] == "response.output_text.delta")
+    assert text.startswith("For the thrill of it, rinse the rice")
+    by_type = {each["type"]: each for each in events}
+    assert not left_out & set(by_type)
+    assert by_type["response.output_item.done"]["item"]["content"][0]["text"] == text
+    assert text_of(by_type["response.completed"]["response"]) == text
+    assert by_type["response.completed"]["response"]["visa"]["status"] == "adapted"
+    kinds = [each["type"] for each in events]
+    last_delta = len(kinds) - 1 - kinds[::-1].index("response.output_text.delta")
+    assert last_delta < kinds.index("response.output_item.done"), "text behind the end of its item"
 
 
 async def test_a_failure_in_the_middle_passes_through(proxy: Running, base: FakeBase) -> None:

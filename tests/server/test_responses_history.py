@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.base import ANSWER, QUESTION, FakeBase
+from tests.fakes.base import ANSWER, QUESTION, FakeBase, answers
+from tests.fakes.http import until
 from tests.fakes.policies import policy, write
 from tests.fakes.proxy import Reply, Running, Starter
 from tests.fakes.responses import parsed, text_of
@@ -71,6 +72,30 @@ async def test_what_is_deleted_is_forgotten(proxy: Running, base: FakeBase) -> N
     assert not base.responses.kept
     assert (await proxy.get(f"{PATH}/{name}")).status == 404
     assert (await proxy.post({**ASK, "previous_response_id": name}, path=PATH)).status == 400
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_what_the_base_could_not_delete_is_kept(proxy: Running, base: FakeBase, status: int) -> None:
+    body = (await proxy.post(ASK, path=PATH)).json
+    base.answer = answers({"error": {"message": "No.", "type": "x", "param": None, "code": None}}, status)
+    assert (await delete(proxy, f"{PATH}/{body['id']}")).status == status
+    base.answer = None
+    assert (await proxy.get(f"{PATH}/{body['id']}")).json == body
+    second = await proxy.post({**ASK, "previous_response_id": body["id"]}, path=PATH)
+    assert (second.status, second.json["previous_response_id"]) == (200, body["id"])
+
+
+async def test_an_unknown_response_before_one_that_is_rewritten(proxy: Running, base: FakeBase) -> None:
+    """Also for a tenant that is alone: the base may know it, but with its own text."""
+    refused = await proxy.post({**ASK, "previous_response_id": "resp_of_yore"}, path=PATH)
+    assert (refused.status, refused.json["error"]["code"]) == (400, "previous_response_not_found")
+    assert refused.json["error"]["param"] == "previous_response_id"
+    assert not base.seen
+    # Left alone, the base's own record will do: what it does not know either, it says itself.
+    base.answer = answers({"id": "resp_2", "object": "response", "status": "completed", "output": []})
+    relayed = await proxy.post({**ASK, "previous_response_id": "resp_of_yore"}, {"X-Visa-Profile": "off"}, PATH)
+    assert relayed.status == 200
+    assert json.loads(base.seen[-1].body)["previous_response_id"] == "resp_of_yore"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -244,6 +269,23 @@ async def test_a_background_stream(proxy: Running) -> None:
     assert [each["type"] for each in events[:3]] == ["response.created", "response.queued", "response.in_progress"]
     assert text_of(events[-1]["response"]) == thrilled(ANSWER)
     assert text_of((await proxy.get(f"{PATH}/{events[-1]['response']['id']}")).json) == thrilled(ANSWER)
+
+
+async def test_a_client_that_leaves_a_background_stream_asks_for_the_answer_later(proxy: Running, base: FakeBase) -> None:
+    base.hold = asyncio.Event()
+    raw = b""
+    async with proxy.http.post(f"{proxy.url}{PATH}", json={**ASK, "background": True, "stream": True}) as got:
+        async for piece in got.content.iter_any():
+            raw += piece
+            if b"response.created" in raw and raw.endswith(b"\n\n"):
+                break
+        got.close()
+    await until(lambda: base.gone == 1, 5, "the end of the request at the base")
+    name = json.loads(raw.split(b"data: ", 1)[1].partition(b"\n")[0])["response"]["id"]
+    base.responses.kept[name].polls = 0
+    done = await proxy.get(f"{PATH}/{name}")
+    assert (done.status, done.json["status"], text_of(done.json)) == (200, "completed", thrilled(ANSWER))
+    assert done.headers["x-visa-status"] == "adapted"
 
 
 async def test_a_background_answer_is_cancelled(proxy: Running) -> None:

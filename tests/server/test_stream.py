@@ -200,6 +200,58 @@ async def test_on_failure_error_ends_the_stream_with_an_error(
     assert caught.value.code == "rewrite_unverified"
 
 
+LONG = "\n\n".join([ANSWER] * 20)
+"""More than a rewriter takes at once."""
+
+
+async def test_a_text_beyond_the_rewriter_s_reach_comes_whole(proxy: Running, base: FakeBase, rewriter: FakeRewriter) -> None:
+    rewriter.rule = lambda text: f"{text} Make it an exciting adventure."
+    base.texts = [LONG]
+    chunks = parsed((await proxy.post({**ASK, "stream": True})).body)
+    assert text_of(chunks).replace(" Make it an exciting adventure.", "") == LONG
+    visa = chunks[-1]["visa"]
+    assert visa["status"] == "adapted"
+    assert visa["windows"]["adapted"] == text_of(chunks).count("exciting adventure") >= 2
+    assert len([each for each in chunks if each["choices"] and each["choices"][0]["delta"].get("content")]) == 1
+
+
+async def test_of_a_text_beyond_the_rewriter_s_reach_nothing_leaves_when_a_part_is_refused(
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+) -> None:
+    """`on_failure: error`: whoever reads the stream gets an error and not one word."""
+    shield = "{streaming: full, retries: 0, on_failure: error}"
+    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    base.texts = [f"{LONG}\n\nAt the very end, serve it with butter and with a little parsley on top."]
+    rewriter.rule = lambda text: text if "parsley" in text else f"{text} Make it an exciting adventure."
+    got = await proxy.post({**ASK, "stream": True})
+    assert b"rewrite_unverified" in got.body
+    assert b"rice" not in got.body.lower() and b"adventure" not in got.body
+    assert len(rewriter.asked) >= 2
+    said: list[str] = []
+
+    async def read() -> None:
+        async for each in await proxy.client.chat.completions.create(**ASK, stream=True):
+            said.extend(choice.delta.content or "" for choice in each.choices)
+
+    with pytest.raises(openai.APIError) as caught:
+        await read()
+    assert caught.value.code == "rewrite_unverified"
+    assert not "".join(said)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_text_that_is_too_long_is_left_alone(
+    proxy: Running, base: FakeBase, rewriter: FakeRewriter, streamed: bool
+) -> None:
+    text = "\n\n".join([ANSWER] * 100)
+    base.texts = [text]
+    got = await proxy.post({**ASK, "stream": streamed})
+    body = parsed(got.body) if streamed else [got.json]
+    assert (text_of(body) if streamed else body[0]["choices"][0]["message"]["content"]) == text
+    assert body[-1]["visa"]["status"] == "skipped:too-long"
+    assert not rewriter.asked
+
+
 async def test_a_base_that_does_not_stream_is_an_error(proxy: Running, base: FakeBase) -> None:
     base.answer = answers(completion(ANSWER))
     got = await proxy.post({**ASK, "stream": True})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from typing import Any
 
 import openai
@@ -17,6 +18,7 @@ from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply
 from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.shield.windows import Cutter
 
 ASK: Any = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}], "stream": True}
 SAID = " Make it an exciting adventure."
@@ -127,12 +129,27 @@ async def test_a_window_that_cannot_be_verified_is_the_base_s_own(proxy: Running
 
 
 async def test_the_rewriter_is_told_where_in_the_answer_it_is(proxy: Running, base: FakeBase, rewriter: FakeRewriter) -> None:
-    base.answer = streams(*frames([LONG]), pause_s=0.01)
-    await Recorder().ask(proxy)
+    base.hold = asyncio.Event()
+    parts = frames([LONG])
+    half = "".join(json.loads(part[6:])["choices"][0]["delta"].get("content") or "" for part in parts[: len(parts) // 2])
+    closed = "".join(window.text for window in Cutter().feed(half))
+    client = Recorder()
+    asking = asyncio.create_task(client.ask(proxy))
+    await until(lambda: client.text().replace(SAID, "") == closed, 10, "every window that the first half closes")
+    early, read = len(rewriter.asked), client.text()
+    base.hold.set()
+    await asking
     prompts = [body["messages"][-1]["content"] for body in rewriter.asked]
-    assert "Earlier parts" not in prompts[0]
-    assert all("Earlier parts:\n- Rinse the rice under cold water" in prompt for prompt in prompts[1:])
-    assert any("has just read:\n" in prompt for prompt in prompts[1:])
+    outlines = [prompt.partition("Earlier parts:\n")[2].partition("\nThe reader has")[0] for prompt in prompts]
+    # Requests that are made at the same time arrive in any order.
+    lines = sorted(0 if not outline else len(outline.partition("\n\n")[0].split("\n")) for outline in outlines)
+    assert lines == list(range(len(prompts))), "one line more for each window"
+    assert all(outline.startswith("- Rinse the rice under cold water") for outline in outlines if outline)
+    # What was asked after the pause was asked when all before it had left.
+    assert 0 < early < len(prompts)
+    tails = [prompt.partition("has just read:\n")[2].partition("\n\nAnswer to rewrite:")[0] for prompt in prompts[early:]]
+    assert read[-300:].strip() in tails
+    assert all(len(tail) > 200 and tail in client.text() for tail in tails)
     assert all(QUESTION in prompt for prompt in prompts)
 
 
@@ -210,13 +227,14 @@ async def test_a_slow_client_slows_the_base(proxy: Running, base: FakeBase) -> N
     base.answer = pouring
     async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=ASK) as got:
         assert got.status == 200
-        last = -1
-        for _ in range(100):
-            if written and written == last:
-                break
-            last = written
-            await asyncio.sleep(0.2)
-        assert written == last, "the base was never slowed down"
+        seen, since = -1, time.monotonic()
+        begun = since
+        while not written or time.monotonic() - since < 1:
+            assert time.monotonic() - begun < 20, "the base was never slowed down"
+            if written != seen:
+                seen, since = written, time.monotonic()
+            await asyncio.sleep(0.05)
+        assert (base.running, base.gone) == (1, 0), "it waits; it has not ended"
         assert written < 12 * 1024 * 1024, "what the sockets' buffers hold, and the lane"
         got.close()
     await until(lambda: base.gone == 1, 5, "the end of the request at the base")

@@ -17,6 +17,7 @@ from visa_proxy.policy.config import ServerConfig
 from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.call import new_request_id
 from visa_proxy.server.components import Components, base_endpoints, check_installed, needs_shield
+from visa_proxy.server.deadlines import Deadlines
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.health import health_routes
 from visa_proxy.server.history import History
@@ -63,7 +64,9 @@ class Proxy:
             if needs_shield(watcher.current):
                 await components.ensure()
             bases = base_endpoints(self._config, session)
-            self.gateway = gateway = Gateway(self._config, watcher, bases, components, Metrics(), Limiter(), History())
+            self.gateway = gateway = Gateway(
+                self._config, watcher, bases, components, Metrics(), Limiter(), History(), Deadlines()
+            )
             app.router.routes.extend(health_routes(gateway))
             self._v1 = V1(gateway)
             yield

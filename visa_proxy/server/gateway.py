@@ -12,6 +12,7 @@ from visa_proxy.policy.resolve import Tenant
 from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.call import Call
 from visa_proxy.server.components import Components
+from visa_proxy.server.deadlines import Deadlines
 from visa_proxy.server.history import History
 from visa_proxy.server.limits import Limiter
 from visa_proxy.server.metrics import Metrics
@@ -34,6 +35,7 @@ class Gateway:
     metrics: Metrics
     limiter: Limiter
     history: History
+    deadlines: Deadlines
 
     def base(self, tenant: Tenant) -> Endpoint:
         """The tenant's base model; policies naming an unknown one are refused when they load."""

@@ -112,21 +112,30 @@ async def _in_time(call: Call, gateway: Gateway, tenant: Tenant, handler: Handle
     """Receive the body and answer. Raises RequestTimeout and DeadlineExceeded when that takes longer than the tenant's limits."""
     limits = tenant.limits
     call.allow_idle(limits.idle_s)
+    task = asyncio.current_task()
+    assert task is not None
+    expired = False
+
+    def expire() -> None:
+        nonlocal expired
+        expired = True
+        task.cancel()
+
     begun = asyncio.get_running_loop().time()
     upload_s = min(limits.upload_s, limits.total_s)
-    # One timer, first for the body, then for all of it.
-    clock = asyncio.timeout_at(begun + upload_s)
+    deadline = gateway.deadlines.call_at(begun + upload_s, expire)
     try:
-        async with clock:
-            await call.body(gateway.max_body(tenant))
-            clock.reschedule(begun + limits.total_s)
-            await _while_connected(call, handler(call, gateway, tenant))
-    except TimeoutError:
-        if not clock.expired():
+        await call.body(gateway.max_body(tenant))
+        deadline.at = begun + limits.total_s
+        await _while_connected(call, handler(call, gateway, tenant))
+    except asyncio.CancelledError:
+        if not expired or task.uncancel():
             raise
         if not call.received:
             raise RequestTimeout(f"the request body did not arrive within {upload_s:g} s", param="body") from None
         raise DeadlineExceeded(f"the request took longer than {limits.total_s:g} s") from None
+    finally:
+        deadline.end()
 
 
 def _route(call: Call, route: str) -> tuple[str, str, Handler]:
