@@ -18,7 +18,8 @@ from tests.fakes.http import HOST, closed_port, free_port, sending, sends, servi
 from visa_proxy.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from visa_proxy.llm import http
 from visa_proxy.llm.failover import Failover
-from visa_proxy.llm.http import Endpoint, new_session
+from visa_proxy.llm.base import Endpoint
+from visa_proxy.llm.http import HttpEndpoint, new_session
 
 CHAT = "/chat/completions"
 
@@ -35,8 +36,8 @@ class Pair:
         async with new_session() as session:
             yield Failover(
                 [
-                    Endpoint(session, self.first.url, api_key="sk-1", timeout_s=timeout_s, name="first base"),
-                    Endpoint(session, self.second.url, timeout_s=timeout_s, name="second base"),
+                    HttpEndpoint(session, self.first.url, api_key="sk-1", timeout_s=timeout_s, name="first base"),
+                    HttpEndpoint(session, self.second.url, timeout_s=timeout_s, name="second base"),
                 ]
             )
 
@@ -170,7 +171,7 @@ async def test_a_port_that_opens_before_the_last_attempt(gate: Gate, monkeypatch
     """It opens after the second attempt (at 0.1 s to 0.15 s) and before the third (2 s later at the earliest)."""
     monkeypatch.setattr(http, "CONNECT_WAITS_S", (0.1, 2.0))
     async with new_session() as session:
-        asking = asyncio.create_task(Endpoint(session, f"http://{HOST}:{gate.port}/v1").json(CHAT, {}))
+        asking = asyncio.create_task(HttpEndpoint(session, f"http://{HOST}:{gate.port}/v1").json(CHAT, {}))
         await asyncio.sleep(0.8)
         assert not asking.done(), "the second attempt was the last one"
         await gate.open()
@@ -193,7 +194,7 @@ async def test_three_attempts_and_no_more(monkeypatch: pytest.MonkeyPatch) -> No
         async with new_session() as session:
             started = time.monotonic()
             with pytest.raises(UpstreamUnavailable, match="cannot be reached") as caught:
-                await Endpoint(session, f"https://{HOST}:{server.sockets[0].getsockname()[1]}/v1").json(CHAT, {})
+                await HttpEndpoint(session, f"https://{HOST}:{server.sockets[0].getsockname()[1]}/v1").json(CHAT, {})
             assert caught.value.unsent
             assert 0.3 <= time.monotonic() - started < 5
     finally:
@@ -204,7 +205,7 @@ async def test_three_attempts_and_no_more(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_name_that_does_not_resolve() -> None:
     async with new_session() as session:
         with pytest.raises(UpstreamUnavailable) as caught:
-            await Endpoint(session, "http://nobody.invalid/v1", timeout_s=20).json(CHAT, {})
+            await HttpEndpoint(session, "http://nobody.invalid/v1", timeout_s=20).json(CHAT, {})
     assert caught.value.unsent
 
 
@@ -225,7 +226,7 @@ async def test_a_connection_that_is_reset_is_not_made_anew() -> None:
     server = await asyncio.start_server(handle, HOST, 0)
     try:
         async with new_session() as session:
-            endpoint = Endpoint(session, f"http://{HOST}:{server.sockets[0].getsockname()[1]}")
+            endpoint = HttpEndpoint(session, f"http://{HOST}:{server.sockets[0].getsockname()[1]}")
             assert await endpoint.json(CHAT, {}) == {}
             with pytest.raises(UpstreamUnavailable) as caught:
                 await endpoint.json(CHAT, {})

@@ -18,7 +18,7 @@ from visa_proxy.detector.load import load_detector
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import RewriteRefused
 from visa_proxy.facts.load import load_facts
-from visa_proxy.llm.http import Endpoint, new_session
+from visa_proxy.llm.http import HttpEndpoint, new_session
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.chat import ChatRewriter
 from visa_proxy.shield.answer import AT_ONCE, Answer, Part, complete, gathered
@@ -43,7 +43,7 @@ LONG = "".join(PARAGRAPHS)
 async def shield(rewriter: FakeRewriter, encoder: SentenceEncoder) -> AsyncIterator[Shield]:
     rewriter.rule = lambda text: text + SAID
     async with new_session() as session:
-        chat = ChatRewriter(Endpoint(session, rewriter.url, name="rewriter"), model="fake")
+        chat = ChatRewriter(HttpEndpoint(session, rewriter.url, name="rewriter"), model="fake")
         yield Shield(load_detector({}, encoder), load_translator({}, encoder), load_facts({}, encoder), chat)
 
 

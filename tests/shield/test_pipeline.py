@@ -14,7 +14,7 @@ from visa_proxy.detector.load import load_detector
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import RewriteRefused, RewriterError
 from visa_proxy.facts.load import load_facts
-from visa_proxy.llm.http import Endpoint, new_session
+from visa_proxy.llm.http import HttpEndpoint, new_session
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.base import RewriteRequest
 from visa_proxy.rewriter.chat import ChatRewriter
@@ -29,7 +29,7 @@ BOLD = Target("offset", ValueVector.of(SPACE, {"stimulation": 1.0, "hedonism": 0
 @pytest.fixture
 async def shield(rewriter: FakeRewriter, encoder: SentenceEncoder) -> AsyncIterator[Shield]:
     async with new_session() as session:
-        chat = ChatRewriter(Endpoint(session, rewriter.url, name="rewriter"), model="fake")
+        chat = ChatRewriter(HttpEndpoint(session, rewriter.url, name="rewriter"), model="fake")
         yield Shield(load_detector({}, encoder), load_translator({}, encoder), load_facts({}, encoder), chat)
 
 
@@ -113,7 +113,7 @@ async def rewrites(url: str, *, model: str | None = None, candidates: int = 1, t
     zero = ValueVector.zero(SPACE)
     request = RewriteRequest(query="Q", text=text, target=zero, model=model, candidates=candidates)
     async with new_session() as session:
-        rewriter = ChatRewriter(Endpoint(session, url, name="rewriter"), model="own", style="compact")
+        rewriter = ChatRewriter(HttpEndpoint(session, url, name="rewriter"), model="own", style="compact")
         return (await rewriter.rewrite(request, timeout_s=5)).texts
 
 

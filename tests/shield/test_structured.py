@@ -17,7 +17,7 @@ from visa_proxy.detector.load import load_detector
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import RewriteRefused
 from visa_proxy.facts.load import load_facts
-from visa_proxy.llm.http import Endpoint, new_session
+from visa_proxy.llm.http import HttpEndpoint, new_session
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.chat import ChatRewriter
 from visa_proxy.shield.pipeline import Adaptation, Brief, Shield
@@ -34,7 +34,7 @@ LISTED = json.dumps({"steps": STEPS, "minutes": 15})
 @pytest.fixture
 async def shield(rewriter: FakeRewriter, encoder: SentenceEncoder) -> AsyncIterator[Shield]:
     async with new_session() as session:
-        chat = ChatRewriter(Endpoint(session, rewriter.url, name="rewriter"), model="fake")
+        chat = ChatRewriter(HttpEndpoint(session, rewriter.url, name="rewriter"), model="fake")
         yield Shield(load_detector({}, encoder), load_translator({}, encoder), load_facts({}, encoder), chat)
 
 

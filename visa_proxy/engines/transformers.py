@@ -12,7 +12,7 @@ import aiohttp
 
 from visa_proxy.engines.supervisor import Supervisor
 from visa_proxy.errors import VisaError
-from visa_proxy.llm.http import Endpoint
+from visa_proxy.llm.http import HttpEndpoint
 from visa_proxy.optional import installed
 
 HOST: Final = "127.0.0.1"
@@ -42,7 +42,7 @@ def supervise(
     startup_timeout_s: float = 120.0,
 ) -> Supervisor:
     """A supervisor for the server of `model` on `port`. `threads`: of the child's tensor operations; None leaves it to torch."""
-    health = Endpoint(session, f"http://{HOST}:{port}", timeout_s=5.0, name="rewriter")
+    health = HttpEndpoint(session, f"http://{HOST}:{port}", timeout_s=5.0, name="rewriter")
 
     async def probe() -> bool:
         try:

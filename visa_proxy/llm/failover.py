@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final
 
 from visa_proxy.errors import UpstreamUnavailable
-from visa_proxy.llm.http import Body, Endpoint, Exchange, Headers
+from visa_proxy.llm.base import Body, Endpoint, Exchange, Headers
 
 _PASSED_ON: Final = frozenset((502, 503, 504))
 """Statuses by which an endpoint says that it, or what is behind it, cannot answer now."""

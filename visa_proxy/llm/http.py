@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
-import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
-from visa_proxy.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable, error_body
-
-Headers = Iterable[tuple[str, str]]
+from visa_proxy.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from visa_proxy.llm.base import MAX_ANSWER_BYTES, Body, Endpoint, Exchange, Headers
 
 CONNECT_TIMEOUT_S: Final = 5.0
 CONNECT_WAITS_S: Final = (0.05, 0.2)
 """Before the second and the third attempt to connect; each is made up to half as long again, so that clients do not come back at once."""
 IDLE_S: Final = 4.0
 """Less than the 5 s after which vLLM (uvicorn) closes an idle connection: a request must not meet that on its way."""
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
-_RETRY: Final = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -41,7 +37,7 @@ def new_session() -> aiohttp.ClientSession:
     )
 
 
-class Endpoint:
+class HttpEndpoint(Endpoint):
     """One base URL ending in /v1, with its key."""
 
     def __init__(
@@ -53,15 +49,13 @@ class Endpoint:
         timeout_s: float = 600.0,
         name: str = "base model",
     ) -> None:
-        """`timeout_s`: for a whole answer; on a stream until its first byte, then between two chunks. `name` is how errors call it."""
+        super().__init__(timeout_s=timeout_s, name=name)
         self._session = session
         self._url = url.rstrip("/")
         self._authorization = f"Bearer {api_key}" if api_key else None
-        self.timeout_s = timeout_s
-        self.name = name
 
-    def request(self, method: str, path: str, *, headers: Headers = (), body: Body = None, hurry: bool = False) -> Exchange:
-        """`async with endpoint.request("POST", "/chat/completions", …) as answer:`; `path` may carry a query string.
+    def request(self, method: str, path: str, *, headers: Headers = (), body: Body = None, hurry: bool = False) -> HttpExchange:
+        """As any endpoint.
 
         A connection that is refused, or cannot be made in time, is tried twice more; nothing has been sent by then. Once a byte of
         the request may have left, nothing is repeated. `hurry`: somebody else can be asked, so no second wait for a host that is silent.
@@ -73,52 +67,7 @@ class Endpoint:
         if content is not None and "Content-Type" not in fields:
             fields["Content-Type"] = "application/json"
         url = URL(self._url + path, encoded=True)
-        return Exchange(self, self._session, method, url, fields, content, hurry=hurry)
-
-    async def json(
-        self, path: str, body: dict[str, Any] | None = None, *, method: str = "POST", max_bytes: int = MAX_ANSWER_BYTES
-    ) -> Any:
-        """The parsed answer of one call. Raises UpstreamError when it is not 2xx or not JSON."""
-        content = orjson.dumps(body) if body is not None else None
-        async with self.request(method, path, body=content) as answer:
-            raw = await answer.read(max_bytes)
-            if answer.status >= 400:
-                raise self.error(answer.status, raw, answer.headers)
-            return self.parse(raw)
-
-    def parse(self, raw: bytes) -> Any:
-        """Raises UpstreamError when `raw` is not JSON."""
-        try:
-            return orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise UpstreamError(f"the {self.name} answered with something that is not JSON", code="upstream_garbled") from error
-
-    def error(self, status: int, raw: bytes, headers: CIMultiDict[str] | None = None) -> UpstreamError:
-        """The endpoint's error answer in OpenAI's terms: its status, message, type, param; `code` a string or None.
-
-        Takes OpenAI's {"error": {…}}, vLLM's {"error": "…"} and integer codes, FastAPI's {"detail": …} and plain text. The endpoint's
-        own retry headers go with it.
-        """
-        detail = _detail(_loads(raw))
-        return UpstreamError(
-            _text(detail.get("message")) or f"the {self.name} answered with status {status}",
-            status=status,
-            type=_text(detail.get("type")),
-            param=_text(detail.get("param")),
-            code=_text(detail.get("code")),
-            headers={name: headers[name] for name in _RETRY if name in headers} if headers else None,
-        )
-
-    def normalise(self, status: int, raw: bytes) -> bytes | None:
-        """An error answer as OpenAI's error JSON; None when `raw` is that already, and may be passed on as it is.
-
-        What else the answer's error object holds, such as Azure's content filter results, stays in it.
-        """
-        data = _loads(raw)
-        if _conforms(data):
-            return None
-        more = {**_detail(data)} if isinstance(data, dict) and isinstance(data.get("error"), dict) else {}
-        return orjson.dumps({"error": more | error_body(self.error(status, raw))["error"]})
+        return HttpExchange(self, self._session, method, url, fields, content, hurry=hurry)
 
     @contextlib.contextmanager
     def translate(self, within_s: float) -> Iterator[None]:
@@ -138,19 +87,12 @@ class Endpoint:
             raise UpstreamError(f"the {self.name} broke off or garbled its answer", code="upstream_garbled") from error
 
 
-Body = bytes | None | Callable[[Endpoint], bytes | None]
-"""What is sent; as a function: what is sent to this endpoint, which may know the model by another name."""
-
-
-class Exchange:
-    """One request and its answer; leaving the context closes the connection unless the answer was read to its end."""
-
-    status: int
-    headers: CIMultiDict[str]
+class HttpExchange(Exchange):
+    """Leaving the context closes the connection unless the answer was read to its end."""
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: HttpEndpoint,
         session: aiohttp.ClientSession,
         method: str,
         url: URL,
@@ -159,19 +101,19 @@ class Exchange:
         *,
         hurry: bool = False,
     ) -> None:
-        self.endpoint = endpoint
-        """Who answers."""
+        super().__init__(endpoint)
+        self._translate = endpoint.translate
         self._session = session
         self._sent = (method, url, headers, body)
         self._hurry = hurry
         self._answer: aiohttp.ClientResponse | None = None
         self._watch: _Watch | None = None
 
-    async def __aenter__(self) -> Exchange:
+    async def __aenter__(self) -> HttpExchange:
         timeout_s = self.endpoint.timeout_s
-        self._deadline = asyncio.get_running_loop().time() + timeout_s
-        with self.endpoint.translate(timeout_s):
-            async with asyncio.timeout_at(self._deadline):
+        self.deadline = asyncio.get_running_loop().time() + timeout_s
+        with self._translate(timeout_s):
+            async with asyncio.timeout_at(self.deadline):
                 self._answer = await self._open()
         self.status = self._answer.status
         self.headers = CIMultiDict(self._answer.headers)
@@ -201,32 +143,24 @@ class Exchange:
         if self._answer is not None:
             self._answer.release() if kind is None else self._answer.close()
 
-    async def read(self, max_bytes: int = MAX_ANSWER_BYTES, idle_s: float | None = None) -> bytes:
-        """The whole body, within the endpoint's timeout; `idle_s` bounds each wait in it. Raises UpstreamError beyond `max_bytes`."""
+    async def read(self, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         assert self._answer is not None
-        time = asyncio.get_running_loop().time
-        wait_s = self.endpoint.timeout_s if idle_s is None else min(idle_s, self.endpoint.timeout_s)
-        pieces = bytearray()
-        with self.endpoint.translate(wait_s):
-            async with asyncio.timeout_at(min(self._deadline, time() + wait_s)) as clock:
-                async for chunk in self._answer.content.iter_any():
-                    pieces += chunk
-                    if len(pieces) > max_bytes:
-                        break
-                    if idle_s is not None:
-                        clock.reschedule(min(self._deadline, time() + wait_s))
-                else:
-                    return bytes(pieces)
+        length = self._answer.content_length
+        if length is None:
+            return await super().read(max_bytes)
+        if length <= max_bytes:
+            with self._translate(self.endpoint.timeout_s):
+                async with asyncio.timeout_at(self.deadline):
+                    return await self._answer.read()
         self._answer.close()
-        raise UpstreamError(f"the {self.endpoint.name}'s answer exceeds {max_bytes} bytes", code="upstream_too_large")
+        raise self.too_large(max_bytes)
 
     async def chunks(self, idle_s: float | None = None) -> AsyncIterator[bytes]:
-        """The body as it comes; each wait is bounded by the endpoint's timeout, and by `idle_s` where that is less."""
         assert self._answer is not None
         content = self._answer.content
         wait_s = self.endpoint.timeout_s if idle_s is None else min(idle_s, self.endpoint.timeout_s)
         watch = self._watch = _Watch(content, wait_s)
-        with self.endpoint.translate(wait_s):
+        with self._translate(wait_s):
             while chunk := await watch.wait_for(content.readany()):
                 yield chunk
 
@@ -264,34 +198,3 @@ class _Watch:
 
     def stop(self) -> None:
         self._handle.cancel()
-
-
-def _loads(raw: bytes) -> Any:
-    """None where `raw` is not JSON."""
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _detail(data: Any) -> dict[str, Any]:
-    """The error object of an answer, or one made of what stands in its place."""
-    found = data.get("error", data.get("detail", data)) if isinstance(data, dict) else None
-    return found if isinstance(found, dict) else {"message": found}
-
-
-def _conforms(data: Any) -> bool:
-    """Whether `data` is OpenAI's error JSON: message a string, the other three a string or null, and none the word None."""
-    error = data.get("error") if isinstance(data, dict) else None
-    if not isinstance(error, dict) or not _text(error.get("message")):
-        return False
-    given = [error.get(key, 0) for key in ("message", "type", "param", "code")]
-    return all(value is None or (isinstance(value, str) and value != "None") for value in given)
-
-
-def _text(value: Any) -> str | None:
-    if value is None or value == "" or value == "None":
-        return None
-    return (
-        value if isinstance(value, str) else str(orjson.dumps(value), "utf-8") if isinstance(value, dict | list) else str(value)
-    )

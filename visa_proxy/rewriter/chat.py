@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from visa_proxy.errors import RewriterError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from visa_proxy.llm.http import Endpoint
+from visa_proxy.llm.base import Endpoint
 from visa_proxy.rewriter.base import SAMPLING, RewriteRequest, Rewrites
 from visa_proxy.rewriter.prompt import Style, render
 

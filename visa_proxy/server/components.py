@@ -12,7 +12,8 @@ from typing import Any
 
 from visa_proxy.engines import transformers as transformers_engine
 from visa_proxy.engines.supervisor import Supervisor
-from visa_proxy.llm.http import Endpoint, new_session
+from visa_proxy.llm.base import Endpoint
+from visa_proxy.llm.http import HttpEndpoint, new_session
 from visa_proxy.optional import installed
 from visa_proxy.policy.config import BUNDLED, ComponentConfig, ServerConfig, load_config
 from visa_proxy.policy.resolve import PolicySet
@@ -91,12 +92,12 @@ class Components:
         config = self._config.rewriter
         if config.endpoint is not None:
             given = config.endpoint
-            endpoint = Endpoint(self._session, given.url, api_key=given.api_key, timeout_s=given.timeout_s, name="rewriter")
+            endpoint = HttpEndpoint(self._session, given.url, api_key=given.api_key, timeout_s=given.timeout_s, name="rewriter")
             return ChatRewriter(endpoint, model=given.model or "", style=config.style)
         assert config.launch is not None, "RewriterConfig holds an endpoint or a launch"
         launch = config.launch
         port = launch.port or transformers_engine.free_port()
-        endpoint = Endpoint(self._session, f"http://{transformers_engine.HOST}:{port}/v1", timeout_s=60.0, name="rewriter")
+        endpoint = HttpEndpoint(self._session, f"http://{transformers_engine.HOST}:{port}/v1", timeout_s=60.0, name="rewriter")
         bundled = launch.model == BUNDLED
         model = str(BUNDLED_MODEL) if bundled else launch.model
         # The bundled model is too small to share its work out: more threads only wait for each other, and for the encoder's.
@@ -141,7 +142,7 @@ def check_installed(config: ServerConfig) -> None:
 def base_endpoints(config: ServerConfig, session: Any) -> dict[str, Endpoint]:
     """The bases of the config, by name."""
     return {
-        name: Endpoint(session, base.url, api_key=base.api_key, timeout_s=base.timeout_s) for name, base in config.bases.items()
+        name: HttpEndpoint(session, base.url, api_key=base.api_key, timeout_s=base.timeout_s) for name, base in config.bases.items()
     }
 
 

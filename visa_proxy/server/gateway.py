@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from visa_proxy.llm.http import Endpoint
+from visa_proxy.llm.base import Endpoint
 from visa_proxy.policy.config import ServerConfig
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.policy.watch import PolicyWatcher

@@ -8,7 +8,7 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from visa_proxy.llm.http import Exchange
+from visa_proxy.llm.base import Exchange
 from visa_proxy.server.call import JSON, Call, HeaderList
 
 HOP_BY_HOP: Final = frozenset(

@@ -18,7 +18,7 @@ import orjson
 
 from visa_proxy.errors import UpstreamError
 from visa_proxy.llm import sse
-from visa_proxy.llm.http import MAX_ANSWER_BYTES, Exchange
+from visa_proxy.llm.base import MAX_ANSWER_BYTES, Exchange
 from visa_proxy.server.call import Call, HeaderList
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.plan import Plan
@@ -204,8 +204,9 @@ class _Pump:
     async def _take(self, data: str) -> None:
         try:
             event = orjson.loads(data)
-            if event.get("error") or event.get("type") == "error":
-                raise _reported(event.get("error") or event)
+            failure = self._base.endpoint.reported(event)
+            if failure is not None:
+                raise failure
             self._plan.amend(event)
             steps = self._decoder.read(event)
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -293,17 +294,3 @@ class _Pump:
             self._plan.remember(last)
             await self._send(last)
         await self._call.write(sse.DONE if self._done else b"", more=False)
-
-
-def _reported(error: Any) -> UpstreamError:
-    """An error that the base reports in the middle of a stream."""
-    detail = error if isinstance(error, dict) else {"message": str(error)}
-    code = detail.get("code")
-    status = code if isinstance(code, int) and 400 <= code < 600 else None
-    return UpstreamError(
-        str(detail.get("message") or "the base model reported an error"),
-        status=status,
-        type=detail.get("type") if isinstance(detail.get("type"), str) and detail.get("type") != "error" else None,
-        param=detail.get("param") if isinstance(detail.get("param"), str) else None,
-        code=None if code is None else str(code),
-    )

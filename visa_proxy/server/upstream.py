@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
+from visa_proxy.llm.base import Endpoint, Exchange
 from visa_proxy.llm.failover import Attempts, Failover
-from visa_proxy.llm.http import Endpoint, Exchange
 from visa_proxy.server.call import Call
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.plan import Plan

@@ -1,0 +1,1 @@
+"""visa-proxy inside the servers people already run."""
