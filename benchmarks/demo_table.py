@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 from openai import AsyncOpenAI
-from proxy import ROOT, free_port, machine, running
+from proxy import ROOT, machine, running
 from rich.console import Console
 from rich.progress import track
 
 from visa_proxy.demo.base import MODEL, Entry, load_entries
+from visa_proxy.engines.ports import free_port
 from visa_proxy.policy.load import load_policies, policy_files
 from visa_proxy.shield.preserve import protect
 

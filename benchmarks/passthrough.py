@@ -28,10 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import chunks
-from proxy import ROOT, cpu_s, free_port, machine, rss_mb, running
+from proxy import ROOT, cpu_s, machine, rss_mb, running
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from visa_proxy.engines.ports import free_port
 
 HERE = Path(__file__).parent
 CONNECTIONS = 32

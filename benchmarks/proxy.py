@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -55,13 +54,6 @@ def wait_for(
             pass
         time.sleep(0.1)
     raise RuntimeError(f"{url} did not answer; {log} ends:\n{log.read_text(errors='replace')[-2000:]}")
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def tree(pid: int) -> list[int]:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from openai import AsyncOpenAI
-from proxy import free_port, machine, rss_mb, running
+from proxy import machine, rss_mb, running
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from visa_proxy.demo.base import MODEL, Entry, load_entries
 from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.engines.ports import free_port
 
 WANTED = 60
 """Tokens of a base answer, in the encoder's vocabulary."""

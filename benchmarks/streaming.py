@@ -27,12 +27,13 @@ from typing import Any, Final
 import numpy as np
 import yaml
 from openai import AsyncOpenAI
-from proxy import ROOT, cpu_s, free_port, machine, running
+from proxy import ROOT, cpu_s, machine, running
 from rich.console import Console
 from rich.progress import Progress
 from sample_base import sample_base
 
 from visa_proxy.demo.base import MODEL, Entry, load_entries
+from visa_proxy.engines.ports import free_port
 
 RESULTS: Final = ROOT / "docs" / "results"
 TOKENS: Final = 300

@@ -179,7 +179,7 @@ class DeadlineExceeded(VisaError):
 
 
 class RewriterError(VisaError):
-    """No usable rewrite. `reason` is one of unavailable, timeout, garbled, empty, endless, error."""
+    """No usable rewrite. `reason` is one of unavailable, unknown-model, timeout, garbled, empty, endless, error."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

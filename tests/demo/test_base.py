@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 
 from visa_proxy.demo.base import MAX_QUESTIONS, MODEL, SampleBase, create_base_app, load_entries, questions
 from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.engines.transformers import free_port
+from visa_proxy.engines.ports import free_port
 from visa_proxy.server.run import make_server
 
 ENTRIES = load_entries()

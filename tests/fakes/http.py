@@ -72,13 +72,6 @@ def closed_port() -> int:
     return int(probe.getsockname()[1])
 
 
-def free_port() -> int:
-    """A port nobody listens on yet."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 async def until(condition: Callable[[], bool], seconds: float = 5.0, what: str = "condition") -> float:
     """Seconds until `condition` holds; fails after `seconds`."""
     start = time.monotonic()

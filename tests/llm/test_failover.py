@@ -14,11 +14,12 @@ import pytest
 from aiohttp import web
 
 from tests.fakes.base import FakeBase, answers, never, streams
-from tests.fakes.http import HOST, closed_port, free_port, sending, sends, serving, until
+from tests.fakes.http import HOST, closed_port, sending, sends, serving, until
+from visa_proxy.engines.ports import free_port
 from visa_proxy.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from visa_proxy.llm import http
-from visa_proxy.llm.failover import Failover
 from visa_proxy.llm.base import Endpoint
+from visa_proxy.llm.failover import Failover
 from visa_proxy.llm.http import HttpEndpoint, new_session
 
 CHAT = "/chat/completions"

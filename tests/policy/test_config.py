@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.policy.config import BUNDLED, Launch, load_config, read_config
+from visa_proxy.policy.config import BUNDLED, Inner, Launch, LiteLLM, load_config, read_config
 
 FULL = """\
 server: {host: 0.0.0.0, port: 9000, admin_key_env: ADMIN}
@@ -59,20 +59,71 @@ def test_every_missing_variable_is_named_with_its_place(tmp_path: Path) -> None:
     assert "bases.default.api_key_env: environment variable BASE is not set" in message
 
 
+def test_a_vllm_with_adapters_is_launched(tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    text = """
+rewriter:
+  model: house
+  launch:
+    engine: vllm
+    model: models/mine
+    adapters: {house: ./house, acme-bold: /voices/acme-bold}
+    args: ["--max-model-len", "4096"]
+"""
+    rewriter = load_config(write(tmp_path, MINIMAL + text), {}).rewriter
+    assert rewriter.launch == Launch("vllm", str(tmp_path / "models" / "mine"), args=("--max-model-len", "4096"))
+    assert rewriter.adapters == {"house": tmp_path / "house", "acme-bold": Path("/voices/acme-bold")}
+    assert (rewriter.model, rewriter.style) == ("house", "full")
+
+
+def test_what_is_no_folder_is_a_name_on_a_hub(tmp_path: Path) -> None:
+    text = MINIMAL + "rewriter: {launch: {engine: vllm, model: Qwen/Qwen3-0.6B, adapters: ./voices}}"
+    rewriter = load_config(write(tmp_path, text), {}).rewriter
+    assert rewriter.launch is not None
+    assert (rewriter.launch.model, rewriter.adapters) == ("Qwen/Qwen3-0.6B", tmp_path / "voices")
+
+
+def test_bases_by_litellm_and_inside_a_server(tmp_path: Path) -> None:
+    text = "bases: {claude: {litellm: anthropic/x, api_key_env: K, timeout_s: 9}, own: {inner: true, model: m}}"
+    bases = load_config(write(tmp_path, text), {"K": "hush"}).bases
+    assert bases == {
+        "claude": LiteLLM("anthropic/x", "claude", "hush", timeout_s=9),
+        "own": Inner("m"),
+    }
+    assert "hush" not in repr(bases)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("bases: {default: {litellm: anthropic/x}}", "1:18: bases.default: litellm is not available in this version"),
+        ("bases: {default: {model: x}}", "1:18: bases.default: found none of them; allowed: exactly one of url, litellm, inner"),
+        (
+            'bases: {default: {url: "http://h/v1", litellm: anthropic/x}}',
+            "1:18: bases.default: found url and litellm; allowed: exactly one of url, litellm, inner",
+        ),
+        ('bases: {default: {url: "http://h/v1", api_base: "http://h"}}', "1:18: bases.default: api_base goes with litellm"),
+        ("bases: {default: {inner: false}}", "bases.default.inner: found false, allowed: True"),
         ("bases: {}", "1:8: bases: found a mapping, allowed: it should have at least 1 item"),
         ('bases: {b: {url: "ftp://x"}}', "1:18: bases.b.url: found 'ftp://x', allowed: an http:// or https:// URL"),
         ('bases: {b: {url: "http://u:hush@h/v1"}}', "1:18: bases.b.url: no credentials in URLs"),
         ('bases: {b: {url: "http://h/v1", api_key_env: sk-hush}}', "bases.b.api_key_env: allowed: the NAME of an"),
         (MINIMAL + "detector: {kind: judge}", "2:18: detector.kind: kind 'judge' is not available in this version"),
-        (MINIMAL + 'rewriter: {url: "http://h/v1"}', "2:11: rewriter: url needs model"),
-        (MINIMAL + "rewriter: {model: x}", "2:11: rewriter: allowed: either url"),
+        (MINIMAL + 'rewriter: {url: "http://h/v1"}', "2:11: rewriter: needs model"),
+        (MINIMAL + "rewriter: {model: x}", "2:11: rewriter: found none of them; allowed: exactly one of url, launch, inner"),
         (
-            MINIMAL + "rewriter: {launch: {engine: vllm}}",
-            "2:29: rewriter.launch.engine: found 'vllm', allowed: 'transf",
+            MINIMAL + "rewriter: {launch: {engine: sglang}}",
+            "2:29: rewriter.launch.engine: found 'sglang', allowed: 'transformers' or 'vllm'",
+        ),
+        (MINIMAL + "rewriter: {launch: {adapters: ./a}}", "rewriter.launch: adapters goes with engine: vllm, not with transf"),
+        (MINIMAL + "rewriter: {launch: {}, model: x}", "2:11: rewriter: model goes with url and with engine: vllm"),
+        (MINIMAL + "rewriter: {launch: {engine: vllm}, adapters: ./a}", "stand in launch.adapters"),
+        (
+            MINIMAL + 'rewriter: {launch: {engine: vllm, args: ["--enforce-eager", "--api_key=hush"]}}',
+            "rewriter.launch.args: --api-key is set by nobody",
+        ),
+        (
+            MINIMAL + "rewriter: {launch: {engine: vllm, args: [--port, 1]}}",
+            "rewriter.launch.args[1]: found 1, allowed: text",
         ),
         (MINIMAL + "server: {port: 70000}", "2:16: server.port: found 70000, allowed: a whole number"),
         (MINIMAL + "store: mysql://x", "2:8: store: store 'mysql' is not available in this version"),

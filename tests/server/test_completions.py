@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.base import ANSWER, DONE, QUESTION, USAGE, FakeBase, answers, event, streams
 from tests.fakes.completions import TEXT_HEAD, text_chunk, text_chunks, text_completion
+from tests.fakes.events import parsed, text_of
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, asked_text, thrilled
@@ -23,18 +24,6 @@ SECOND = "Add salt. Stir it well for 2 minutes."
 @pytest.fixture
 async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
     return await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{streaming: full, retries: 0}"))
-
-
-def parsed(raw: bytes) -> list[Any]:
-    """The chunks of a well-formed stream."""
-    assert raw.endswith(DONE), raw[-200:]
-    parts = [part for part in raw.removesuffix(DONE).split(b"\n\n") if part and not part.startswith(b":")]
-    assert all(part.startswith(b"data: ") for part in parts)
-    return [json.loads(part.removeprefix(b"data: ")) for part in parts]
-
-
-def text_of(chunks: list[Any], index: int = 0) -> str:
-    return "".join(choice["text"] for each in chunks for choice in each["choices"] if choice["index"] == index)
 
 
 async def test_an_answer_is_rewritten_and_everything_else_stays_the_bases(

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.fakes.base import ANSWER, QUESTION, FakeBase, answers, completion, frames, never, streams
-from tests.fakes.http import HOST, closed_port, sending, sends, serving, until
+from tests.fakes.base import ANSWER, QUESTION, FakeBase, answers, frames, never, streams
+from tests.fakes.http import HOST, closed_port, sending, sends, until
 from tests.fakes.policies import plain
 from tests.fakes.proxy import Running, Starter
 from visa_proxy.policy.config import Endpoint
 
 ASK: dict[str, Any] = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
 POLICY = plain(limits="{concurrent: 1}") + "failover: second\n"
-
-
-@pytest.fixture
-async def second() -> AsyncIterator[FakeBase]:
-    """Knows its model by another name."""
-    fake = FakeBase(answer=answers(completion("From the second base.")))
-    async with serving(fake.app()) as url:
-        fake.url = f"{url}/v1"
-        yield fake
 
 
 async def started(start: Starter, first_url: str, second: FakeBase) -> Running:

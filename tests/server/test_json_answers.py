@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from tests.fakes.base import QUESTION, FakeBase
+from tests.fakes.events import parsed, text_of
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, thrilled
@@ -38,9 +39,8 @@ async def read(proxy: Running, body: Any, *, stream: bool) -> tuple[str, Any]:
     assert got.status == 200, got.body
     if not stream:
         return got.json["choices"][0]["message"]["content"], got.json["visa"]
-    chunks = [json.loads(each[6:]) for each in got.body.split(b"\n\n") if each.startswith(b"data: {")]
-    text = "".join(choice["delta"].get("content") or "" for each in chunks for choice in each["choices"])
-    return text, chunks[-1]["visa"]
+    chunks = parsed(got.body)
+    return text_of(chunks), chunks[-1]["visa"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.fakes.base import ANSWER, QUESTION, FakeBase, answers, completion
-from tests.fakes.http import HOST, closed_port, serving, until
+from tests.fakes.base import ANSWER, QUESTION, FakeBase
+from tests.fakes.http import HOST, closed_port, until
 from tests.fakes.policies import plain, policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter
@@ -25,14 +24,6 @@ async def counted(proxy: Running, name: str) -> dict[str, float]:
     lines = (await proxy.get("/metrics")).body.decode().splitlines()
     found = [line.removeprefix(name).rpartition(" ") for line in lines if line.startswith((f"{name}{{", f"{name} "))]
     return {labels: float(value) for labels, _, value in found}
-
-
-@pytest.fixture
-async def second() -> AsyncIterator[FakeBase]:
-    fake = FakeBase(answer=answers(completion("From the second base.")))
-    async with serving(fake.app()) as url:
-        fake.url = f"{url}/v1"
-        yield fake
 
 
 @pytest.mark.parametrize("down", [False, True])

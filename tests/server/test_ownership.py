@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import Any
 
 import pytest
 
 from tests.fakes.base import QUESTION, FakeBase
 from tests.fakes.http import HOST, closed_port
-from tests.fakes.policies import policy, write
+from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter
+from tests.fakes.tenants import OTHER, with_other
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.policy.config import Endpoint
 
 ASK: Any = {"model": "sample", "input": QUESTION}
 PATH = "/v1/responses"
 OFF = {"X-Visa-Profile": "off"}
-OTHER = {"Authorization": "Bearer sk-other"}
-
-
-async def with_other(proxy: Running, extra: str) -> Running:
-    """The proxy, when it has read the policy of a second tenant."""
-    write(proxy.policies, policy(tenant="other", key="sk-other", extra=extra), "other.yaml")
-    deadline = time.monotonic() + 5
-    while (await proxy.get("/v1/models", OTHER)).status == 401:
-        assert time.monotonic() < deadline, "the second tenant was not read"
-        await asyncio.sleep(0.02)
-    return proxy
 
 
 @pytest.fixture(params=["two spellings", "failover"])
@@ -45,7 +33,7 @@ async def shared(
         bases = {"default": Endpoint(base.url), "second": down}
         extra = "base: second\nfailover: default"
     proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(), bases=bases)
-    return await with_other(proxy, extra)
+    return await with_other(proxy, extra=extra)
 
 
 @pytest.mark.parametrize("profile", ["bold", "off"])

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
 
 from tests.fakes.base import ANSWER, QUESTION, FakeBase, answers
 from tests.fakes.http import until
-from tests.fakes.policies import policy, write
+from tests.fakes.policies import policy
 from tests.fakes.proxy import Reply, Running, Starter
 from tests.fakes.responses import parsed, text_of
 from tests.fakes.rewriter import FakeRewriter, thrilled
 from tests.fakes.said import CALLS, TOOLS, Json, Says
+from tests.fakes.tenants import OTHER, with_other
 from visa_proxy.encoder.minilm import SentenceEncoder
 
 ASK: Any = {"model": "sample", "input": QUESTION}
 PATH = "/v1/responses"
 SECOND = "Add salt. Stir it well for 2 minutes."
 FULL = "{streaming: full, retries: 0}"
-OTHER = {"Authorization": "Bearer sk-other"}
 
 
 @pytest.fixture
@@ -33,12 +32,7 @@ async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder:
 @pytest.fixture
 async def two_tenants(proxy: Running) -> Running:
     """The proxy, with a second tenant on the same base."""
-    write(proxy.policies, policy(tenant="other", key="sk-other", shield=FULL), "other.yaml")
-    deadline = time.monotonic() + 5
-    while (await proxy.get("/v1/models", OTHER)).status == 401:
-        assert time.monotonic() < deadline, "the second tenant was not read"
-        await asyncio.sleep(0.02)
-    return proxy
+    return await with_other(proxy, shield=FULL)
 
 
 async def delete(proxy: Running, path: str, headers: dict[str, str] | None = None) -> Reply:

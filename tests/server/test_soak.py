@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.fakes.base import QUESTION, FakeBase, chunk, delta, event, stream
+from tests.fakes.base import DONE, QUESTION, FakeBase, chunk, delta, event, stream
+from tests.fakes.events import parsed, text_of
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter
@@ -46,7 +47,7 @@ async def paced(request: web.Request, raw: bytes) -> web.StreamResponse:
     words = answer(int(json.loads(raw)["user"])).split(" ")
     pieces = [" ".join(words[at : at + 5]) + (" " if at + 5 < len(words) else "") for at in range(0, len(words), 5)]
     deltas = [delta(0, role="assistant", content=""), *(delta(0, content=piece) for piece in pieces), delta(0, "stop")]
-    return await stream(request, *(event(chunk(each)) for each in deltas), b"data: [DONE]\n\n", pause_s=0.12)
+    return await stream(request, *(event(chunk(each)) for each in deltas), DONE, pause_s=0.12)
 
 
 def resident_mb() -> float:
@@ -59,11 +60,9 @@ async def ask(proxy: Running, seed: int) -> Counter[str]:
     async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=body, timeout=PATIENCE) as got:
         raw = await got.read()
     assert got.status == 200, raw
-    assert raw.endswith(b"data: [DONE]\n\n"), raw[-300:]
-    events = [json.loads(each[6:]) for each in raw.split(b"\n\n") if each.startswith(b"data: {")]
-    text = "".join(choice["delta"].get("content") or "" for each in events for choice in each["choices"])
-    assert text.replace(SAID, "") == answer(seed)
-    return Counter({status: count for status, count in events[-1]["visa"]["windows"].items() if status != "total"})
+    chunks = parsed(raw)
+    assert text_of(chunks).replace(SAID, "") == answer(seed)
+    return Counter({status: count for status, count in chunks[-1]["visa"]["windows"].items() if status != "total"})
 
 
 @pytest.mark.timeout(240)

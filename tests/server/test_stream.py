@@ -12,6 +12,7 @@ from aiohttp import web
 
 from tests.fakes.base import (
     ANSWER,
+    DONE,
     HEAD,
     QUESTION,
     USAGE,
@@ -24,31 +25,18 @@ from tests.fakes.base import (
     frames,
     streams,
 )
+from tests.fakes.events import parsed, text_of
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, reply
 from visa_proxy.encoder.minilm import SentenceEncoder
 
 ASK: Any = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
-DONE = b"data: [DONE]\n\n"
 
 
 @pytest.fixture
 async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
     return await start(base.url, rewriter.url, encoder=encoder)
-
-
-def parsed(raw: bytes) -> list[Any]:
-    """The chunks of a well-formed stream: comments aside, every event is one JSON, and [DONE] ends it."""
-    assert raw.endswith(DONE), raw[-200:]
-    events = [part for part in raw.removesuffix(DONE).split(b"\n\n") if part and not part.startswith(b":")]
-    assert all(part.startswith(b"data: ") for part in events)
-    return [json.loads(part.removeprefix(b"data: ")) for part in events]
-
-
-def text_of(chunks: list[Any], index: int = 0) -> str:
-    deltas = [choice["delta"] for each in chunks for choice in each["choices"] if choice["index"] == index]
-    return "".join(part.get("content") or "" for part in deltas)
 
 
 @pytest.mark.parametrize("usage", [False, True])

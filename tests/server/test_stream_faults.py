@@ -15,6 +15,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from tests.fakes.base import QUESTION, FakeBase, chunk, event, frames
+from tests.fakes.events import events, text_of
 from tests.fakes.http import serving, until
 from tests.fakes.policies import policy, write
 from tests.fakes.proxy import Reply, Running, config_for, running
@@ -133,13 +134,6 @@ async def ask(stack: Stack, within_s: float) -> Reply:
     return got
 
 
-def read(got: Reply) -> tuple[str, list[Any]]:
-    """(the text that reached the client, the events)."""
-    events = [json.loads(each[6:]) for each in got.body.split(b"\n\n") if each.startswith(b"data: {")]
-    deltas = [choice["delta"] for each in events for choice in each.get("choices", ())]
-    return "".join(each.get("content") or "" for each in deltas), events
-
-
 def only_ours(text: str) -> bool:
     """Nothing but a beginning of the base's text, with verified rewrites in it."""
     return TEXT.startswith(text.replace(SAID, ""))
@@ -153,16 +147,17 @@ CODES = {"stall": "upstream_timeout", "reported": None}
 async def test_a_base_that_goes_wrong(stack: Stack, how: str, point: str) -> None:
     stack.base.how, stack.base.after = how, POINTS[point]
     got = await ask(stack, IDLE_S + REWRITE_S + 3)
-    text, events = read(got)
+    arrived = events(got.body)
+    text = text_of(arrived)
     if got.status != 200:
         # Nothing of an answer had come: then it is an HTTP error.
         assert point == "headers"
         error = got.json["error"]
     else:
         assert point != "headers"
-        error = events[-1]["error"]
+        error = arrived[-1]["error"]
         assert b"[DONE]" not in got.body
-        assert not any("error" in each for each in events[:-1])
+        assert not any("error" in each for each in arrived[:-1])
     assert error["code"] == CODES.get(how, "upstream_garbled")
     assert set(error) == {"message", "type", "param", "code"}
     assert only_ours(text)
@@ -233,14 +228,15 @@ async def test_a_rewriter_that_goes_wrong(stack: Stack, fault: Any, word: str) -
     got = await ask(stack, 2 * REWRITE_S + 3)
     assert got.status == 200
     assert got.body.endswith(b"data: [DONE]\n\n")
-    text, events = read(got)
+    arrived = events(got.body)
+    text = text_of(arrived)
     assert text.replace(SAID, "") == TEXT
-    windows = events[-1]["visa"]["windows"]
+    windows = arrived[-1]["visa"]["windows"]
     failed = {status.removeprefix("fallback:") for status in windows if status.startswith("fallback:")}
     assert failed & FAULTS[fault]
     assert windows.get("adapted", 0) == text.count(SAID)
     if not word:
-        assert events[-1]["visa"]["status"].startswith("fallback:")
+        assert arrived[-1]["visa"]["status"].startswith("fallback:")
         assert text == TEXT
 
 

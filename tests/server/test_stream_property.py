@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.fakes.base import QUESTION, FakeBase, chunk, delta, event, stream
+from tests.fakes.base import DONE, QUESTION, FakeBase, chunk, delta, event, stream
 from tests.fakes.documents import cut, document
+from tests.fakes.events import parsed, text_of
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply
@@ -37,7 +38,7 @@ async def says_its_document(request: web.Request, raw: bytes) -> web.StreamRespo
     chance = random.Random(seed + 1)
     deltas = [delta(0, content=piece) for piece in cut(document(seed), chance)]
     events = [event(chunk(each)) for each in (delta(0, role="assistant", content=""), *deltas, delta(0, "stop"))]
-    return await stream(request, *_packets(b"".join(events) + b"data: [DONE]\n\n", chance))
+    return await stream(request, *_packets(b"".join(events) + DONE, chance))
 
 
 def _packets(sent: bytes, chance: random.Random) -> list[bytes]:
@@ -86,12 +87,12 @@ async def ask(proxy: Running, seed: int, seen: Counter[str]) -> None:
     body: Body = {"model": "sample", "stream": True, "user": str(seed), "messages": [{"role": "user", "content": QUESTION}]}
     got = await proxy.post(body)
     assert got.status == 200, (seed, got.body)
-    assert got.body.endswith(b"data: [DONE]\n\n"), (seed, got.body[-300:])
-    events = [json.loads(each[6:]) for each in got.body.split(b"\n\n") if each.startswith(b"data: {")]
-    text = "".join(choice["delta"].get("content") or "" for each in events for choice in each["choices"])
+    assert got.body.endswith(DONE), (seed, got.body[-300:])
+    chunks = parsed(got.body)
+    text = text_of(chunks)
     assert "wizard" not in text, seed
     assert text.replace(SAID, "") == document(seed), seed
-    visa = events[-1]["visa"]
+    visa = chunks[-1]["visa"]
     windows = visa.get("windows") or {visa["status"]: 1}  # without windows: only code, or a single window
     assert text.count(SAID) == windows.get("adapted", 0), seed
     seen.update({status: count for status, count in windows.items() if status != "total"})

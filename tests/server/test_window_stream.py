@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.fakes.base import QUESTION, FakeBase, chunk, delta, event, frames, stream, streams
+from tests.fakes.events import events, text_of
 from tests.fakes.http import until
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
@@ -61,12 +62,10 @@ class Recorder:
     @property
     def chunks(self) -> list[Any]:
         """Whole events so far; comments and [DONE] aside."""
-        events = [each for each in self.raw.split(b"\n\n")[:-1] if each.startswith(b"data: {")]
-        return [json.loads(each.removeprefix(b"data: ")) for each in events]
+        return events(self.raw.rpartition(b"\n\n")[0])
 
     def text(self, index: int = 0) -> str:
-        deltas = [choice["delta"] for each in self.chunks for choice in each.get("choices", ()) if choice["index"] == index]
-        return "".join(each.get("content") or "" for each in deltas)
+        return text_of(self.chunks, index)
 
 
 async def test_rewritten_text_arrives_while_the_base_still_writes(proxy: Running, base: FakeBase) -> None:

@@ -23,6 +23,7 @@ from visa_proxy.shield.json_fields import (
     schema_of,
     splice,
 )
+from visa_proxy.shield.json_schema import Run
 
 SPACE = st.text(alphabet=" \t\n\r", max_size=3)
 TEXT = st.text(alphabet=st.characters(codec="utf-8"), max_size=8)
@@ -159,8 +160,8 @@ BROKEN += [
 @pytest.mark.parametrize("text", BROKEN, ids=lambda text: text[:20])
 def test_what_is_no_json_has_no_fields_and_fits_nothing(text: str) -> None:
     assert find_fields(text, ["/a", "/*", "/*/*"]) == []
-    assert not fits(text, [], None)
-    assert not fits(text, [], {})
+    assert not fits(text, [], None, Run())
+    assert not fits(text, [], {}, Run())
 
 
 @pytest.mark.parametrize("pointer", ["", "a", "/a~", "/a~2", "#/a", "/a" * (MAX_DEPTH + 1)])
@@ -286,18 +287,18 @@ BAD: list[tuple[str, Any, bool]] = [
 
 @pytest.mark.parametrize(("schema", "expected"), [pytest.param(*case[1:], id=case[0]) for case in ORDINARY + NARROW + BAD])
 def test_a_changed_document_is_held_to_its_schema(schema: dict[str, Any], expected: bool) -> None:
-    assert fits(DOCUMENT, ["new words"], schema) is expected
+    assert fits(DOCUMENT, ["new words"], schema, Run()) is expected
 
 
 def test_an_object_that_refers_to_itself_is_no_endless_schema() -> None:
     tree = {"properties": {"text": {"type": "string"}, "inner": {"items": {"$ref": "#"}}}, "required": ["text"]}
-    assert fits('{"text":"a","inner":[{"text":"b","inner":[]},{"text":"c"}]}', ["c"], tree)
-    assert not fits('{"text":"a","inner":[{"text":"b","inner":[{}]},{"text":"c"}]}', ["c"], tree)
+    assert fits('{"text":"a","inner":[{"text":"b","inner":[]},{"text":"c"}]}', ["c"], tree, Run())
+    assert not fits('{"text":"a","inner":[{"text":"b","inner":[{}]},{"text":"c"}]}', ["c"], tree, Run())
 
 
 def test_duplicate_keys_fit_no_schema() -> None:
-    assert fits('{"a":"x","a":"new"}', ["new"], None)
-    assert not fits('{"a":"x","a":"new"}', ["new"], {})
+    assert fits('{"a":"x","a":"new"}', ["new"], None, Run())
+    assert not fits('{"a":"x","a":"new"}', ["new"], {}, Run())
 
 
 EVIL = "(a+)+$"
@@ -321,7 +322,7 @@ HOSTILE: list[tuple[str, Any]] = [
 @pytest.mark.parametrize("schema", [pytest.param(schema, id=name) for name, schema in HOSTILE])
 def test_hostile_schemas_are_answered_at_once(schema: dict[str, Any], changed: bool) -> None:
     started = time.monotonic()
-    verdict = fits(LETTERS, ["a" * 60 + "!"] if changed else [], schema)
+    verdict = fits(LETTERS, ["a" * 60 + "!"] if changed else [], schema, Run())
     assert not (changed and verdict)
     assert time.monotonic() - started < 10, "the expression would run for years"
 
@@ -330,7 +331,7 @@ def test_hostile_schemas_are_answered_at_once(schema: dict[str, Any], changed: b
 def test_errors_about_a_large_document_are_cheap(rules: dict[str, Any]) -> None:
     document = json.dumps({"a": "x", "b": {"c": "y" * 2_000_000}})
     started = time.monotonic()
-    assert fits(document, ["x"], {"anyOf": [rules] * 3000 + [{}]})
+    assert fits(document, ["x"], {"anyOf": [rules] * 3000 + [{}]}, Run())
     assert time.monotonic() - started < 10, "3000 messages with the document in them are 6 GB"
 
 
@@ -347,7 +348,7 @@ def test_a_remote_reference_is_never_fetched() -> None:
             {"$schema": url, **of({"$ref": "#/$defs/none"})},
             of({"$id": url, "$ref": "#/x"}),
         ]
-        assert not any(fits(DOCUMENT, ["new words"], schema) for schema in schemas)
+        assert not any(fits(DOCUMENT, ["new words"], schema, Run()) for schema in schemas)
         with pytest.raises(BlockingIOError):
             server.accept()
 

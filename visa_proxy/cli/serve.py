@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import click
@@ -22,7 +23,8 @@ from visa_proxy.cli.logs import set_up_logs
 )
 @click.option("--host", help="Address to listen on; overrides the config.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; overrides the config.")
-def serve(path: Path, host: str | None, port: int | None) -> None:
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes that serve; overrides the config.")
+def serve(path: Path, host: str | None, port: int | None, workers: int | None) -> None:
     """Run the proxy from a visa.yaml until SIGTERM or Ctrl-C."""
     from visa_proxy.policy.config import load_config
     from visa_proxy.server.app import create_app
@@ -30,6 +32,11 @@ def serve(path: Path, host: str | None, port: int | None) -> None:
 
     set_up_logs()
     config = load_config(path)
-    config = dataclasses.replace(config, host=host or config.host, port=config.port if port is None else port)
-    server = make_server(create_app(config), host=config.host, port=config.port, drain_s=config.drain_s)
-    server.run()
+    port = config.port if port is None else port
+    config = dataclasses.replace(config, host=host or config.host, port=port, workers=workers or config.workers)
+    app = create_app(config)  # what is wrong with the policies is said once, and before anything starts
+    if config.workers > 1:
+        from visa_proxy.server.workers import parent
+
+        sys.exit(parent.serve(config, [sys.executable, "-m", "visa_proxy.cli.worker"]))
+    make_server(app, host=config.host, port=config.port, drain_s=config.drain_s).run()

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from visa_proxy.demo.base import MODEL, SampleBase, create_base_app
 from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.engines.transformers import free_port
+from visa_proxy.engines.ports import free_port
 from visa_proxy.errors import ConfigError
 from visa_proxy.policy.config import Endpoint, ServerConfig
 from visa_proxy.policy.resolve import PolicySet

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_ABBREVIATION: Final = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Inc|Ltd|Jr|Sr|Fig|al|[ap]\.m)|\b[A-Z])\.\Z"
-)
+ABBREVIATIONS: Final = r"e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Inc|Ltd|Jr|Sr|Fig|al|[ap]\.m|[A-Z]"
+"""A pattern of what a dot may follow without ending a sentence: abbreviations, and initials."""
+_ABBREVIATION: Final = re.compile(rf"\b(?:{ABBREVIATIONS})\.\Z")
 _END: Final = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]*\s+(?=[^\s.,;:!?])")
 _FENCE: Final = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(?:.*?^[ \t]*\1[ \t]*$|.*\Z)", re.MULTILINE | re.DOTALL)
 _MARKER: Final = re.compile(r"^[ \t]*(?:[-*•+>]|#{1,6}|\d{1,3}[.)])[ \t]+")

@@ -1,4 +1,4 @@
-"""Keeps one child process running."""
+"""Keeps one child process running: starts it again when it ends, and ends it when it hangs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ STEADY_S: Final = 60.0
 """A child that ran this long starts again at the shortest wait."""
 STOP_S: Final = 10.0
 POLL_S: Final = 0.1
+WATCH_S: Final = 5.0
+"""Between two looks at a child that serves."""
+HANG_S: Final = 60.0
+"""A child that has not answered for so long hangs, and is killed."""
 _SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
 
@@ -39,13 +43,16 @@ class Supervisor:
         env: Mapping[str, str],
         log: Path,
         startup_timeout_s: float = 180.0,
+        watch: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """`probe` answers whether the child serves; `log` takes its output, anew at each start; `env` is added to ours without
-        the variables that hold secrets by their names."""
+        """`probe` answers whether the child serves, and `watch`, where that is not enough, whether one that serves still works; both are
+        bounded. `log` takes its output, anew at each start; `env` is added to ours without the variables that hold secrets by their
+        names."""
         self.name = name
         self._program = command[0]
         self._command = [sys.executable, "-m", "visa_proxy.engines.tether", str(os.getpid()), *command]
         self._probe = probe
+        self._watch = watch or probe
         self._env = {name: value for name, value in os.environ.items() if not _SECRET.search(name)} | dict(env)
         self._log = log
         self._startup_timeout_s = startup_timeout_s
@@ -101,12 +108,14 @@ class Supervisor:
         while True:
             started = time.monotonic()
             process = await self._spawn()
-            prober = asyncio.get_running_loop().create_task(self._until_ready())
+            guard = asyncio.get_running_loop().create_task(self._guard(process))
             try:
                 code = await process.wait()
             finally:
-                prober.cancel()
+                guard.cancel()
                 self._ready.clear()
+            # Its own children may have stayed, and hold memory and the port that the next one needs.
+            self._signal(process, signal.SIGKILL)
             failures = 0 if time.monotonic() - started > STEADY_S else failures
             wait = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
             failures += 1
@@ -128,11 +137,25 @@ class Supervisor:
             )
         return self._process
 
-    async def _until_ready(self) -> None:
-        while not await self._probe():  # noqa: ASYNC110  another process, which sends no event
+    async def _guard(self, process: asyncio.subprocess.Process) -> None:
+        """Until it ends: says when it is ready, and kills it when it hangs, or does not become ready."""
+        time_s = asyncio.get_running_loop().time
+        begun = time_s()
+        while not await self._probe():
+            if time_s() - begun > self._startup_timeout_s:
+                logger.error("%s is not ready after %.0f s, and is ended", self.name, self._startup_timeout_s)
+                self._signal(process, signal.SIGKILL)
+                return
             await asyncio.sleep(POLL_S)
         logger.info("%s is ready", self.name)
         self._ready.set()
+        answered = time_s()
+        while time_s() - answered <= HANG_S:
+            await asyncio.sleep(WATCH_S)
+            if await self._watch():
+                answered = time_s()
+        logger.error("%s has not answered for %.0f s, and is ended", self.name, HANG_S)
+        self._signal(process, signal.SIGKILL)
 
     def _last_words(self) -> str:
         try:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-import tempfile
 from pathlib import Path
-from typing import Final
 
 import aiohttp
 
+from visa_proxy.engines.ports import HOST
 from visa_proxy.engines.supervisor import Supervisor
 from visa_proxy.errors import VisaError
 from visa_proxy.llm.http import HttpEndpoint
 from visa_proxy.optional import installed
-
-HOST: Final = "127.0.0.1"
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def serve_command(model: str, port: int) -> list[str]:
@@ -33,13 +22,7 @@ def serve_command(model: str, port: int) -> list[str]:
 
 
 def supervise(
-    model: str,
-    port: int,
-    session: aiohttp.ClientSession,
-    *,
-    threads: int | None = None,
-    log: Path | None = None,
-    startup_timeout_s: float = 120.0,
+    model: str, port: int, session: aiohttp.ClientSession, *, log: Path, start_timeout_s: float, threads: int | None = None
 ) -> Supervisor:
     """A supervisor for the server of `model` on `port`. `threads`: of the child's tensor operations; None leaves it to torch."""
     health = HttpEndpoint(session, f"http://{HOST}:{port}", timeout_s=5.0, name="rewriter")
@@ -54,11 +37,4 @@ def supervise(
     env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}  # the model is a directory: no hub
     if threads is not None:
         env["OMP_NUM_THREADS"] = str(threads)
-    return Supervisor(
-        "rewriter",
-        serve_command(model, port),
-        probe=probe,
-        env=env,
-        log=log or Path(tempfile.mkdtemp(prefix="visa-proxy-")) / "rewriter.log",
-        startup_timeout_s=startup_timeout_s,
-    )
+    return Supervisor("rewriter", serve_command(model, port), probe=probe, env=env, log=log, startup_timeout_s=start_timeout_s)

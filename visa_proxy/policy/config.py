@@ -31,25 +31,70 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class LiteLLM:
+    """A model that LiteLLM's SDK calls."""
+
+    name: str
+    """provider/model."""
+    model: str
+    """What clients call it."""
+    api_key: str | None = field(default=None, repr=False)
+    """None: LiteLLM takes it from the provider's usual variable."""
+    api_base: str | None = None
+    timeout_s: float = 600.0
+    """As of an endpoint."""
+
+
+@dataclass(frozen=True)
+class Inner:
+    """The server that the proxy runs in."""
+
+    model: str | None = None
+    """As of an endpoint."""
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 600.0
+
+
+Base = Endpoint | LiteLLM | Inner
+
+Adapters = Path | Mapping[str, Path]
+"""A folder of LoRA adapters, or the folder of each by name; absolute."""
+
+
+@dataclass(frozen=True)
 class Launch:
     """A rewriter that the proxy starts and supervises as a child process."""
 
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm"] = "transformers"
     model: str = BUNDLED
-    """Absolute path of a model folder, or `BUNDLED`."""
+    """Absolute path of a model folder, `BUNDLED`, or (vllm) a name on a model hub."""
     port: int | None = None
     """None: a free one."""
-    start_timeout_s: float = 120.0
+    start_timeout_s: float = 600.0
+    served_model_name: str | None = None
+    """None: `model`."""
+    speculation: Literal["ngram", "none"] = "ngram"
+    """Of vLLM."""
+    args: tuple[str, ...] = ()
+    """Further arguments of vLLM."""
+    python: str | None = None
+    """The interpreter that has vLLM; None: ours."""
 
 
 @dataclass(frozen=True)
 class RewriterConfig:
     """Exactly one of `endpoint` and `launch` is set."""
 
-    endpoint: Endpoint | None = None
+    endpoint: Endpoint | Inner | None = None
     launch: Launch | None = None
+    model: str | None = None
+    """Of a launched one: the adapter asked for by default; None: the launched model."""
     style: Literal["full", "compact"] = "full"
     """Prompt style, see rewriter.prompt; the bundled model knows only "compact"."""
+    adapters: Adapters | None = None
+    """LoRA adapters to load into it when policies name them."""
+    timeout_s: float = 60.0
+    """Of one rewrite."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +110,7 @@ class ComponentConfig:
 class ServerConfig:
     """All of visa.yaml."""
 
-    bases: Mapping[str, Endpoint]
+    bases: Mapping[str, Base]
     """At least one."""
     policies: Path
     """Directory of tenant policies."""
@@ -77,6 +122,8 @@ class ServerConfig:
     """Largest request body in MiB, whatever a tenant's limit says."""
     drain_s: float = 30.0
     """How long requests in flight may finish after SIGTERM."""
+    workers: int = 1
+    """Processes that serve, 1 to 64."""
     rewriter: RewriterConfig = field(default_factory=lambda: RewriterConfig(launch=Launch(), style="compact"))
     detector: ComponentConfig = field(default_factory=lambda: ComponentConfig("encoder"))
     translator: ComponentConfig = field(default_factory=lambda: ComponentConfig("encoder"))
@@ -124,6 +171,7 @@ class _Builder:
             admin_key=self._secret(server.admin_key_env, "server", "admin_key_env"),
             body_mb=server.body_mb,
             drain_s=server.drain_s,
+            workers=server.workers,
             rewriter=self._rewriter(file.rewriter),
             detector=self._component(file.detector),
             translator=self._component(file.translator),
@@ -142,19 +190,54 @@ class _Builder:
             self.problems.append(self.document.problem(key, f"environment variable {name} is not set (or empty)"))
         return value or None
 
-    def _base(self, name: str, base: BaseFile) -> Endpoint:
+    def _base(self, name: str, base: BaseFile) -> Base:
         key = self._secret(base.api_key_env, "bases", name, "api_key_env")
-        return Endpoint(base.url.rstrip("/"), base.model, key, base.timeout_s)
+        if base.litellm is not None:
+            return LiteLLM(base.litellm, base.model or name, key, base.api_base, base.timeout_s)
+        if base.url is not None:
+            return Endpoint(base.url.rstrip("/"), base.model, key, base.timeout_s)
+        return Inner(base.model, key, base.timeout_s)
 
     def _rewriter(self, rewriter: RewriterFile) -> RewriterConfig:
         key = self._secret(rewriter.api_key_env, "rewriter", "api_key_env")
-        if rewriter.url is not None:
-            endpoint = Endpoint(rewriter.url.rstrip("/"), rewriter.model, key, rewriter.timeout_s)
-            return RewriterConfig(endpoint=endpoint, style=rewriter.style or "full")
+        adapters, timeout_s = self._adapters(rewriter.adapters), rewriter.timeout_s
         given = rewriter.launch
-        assert given is not None, "RewriterFile holds a url or a launch"
-        launch = Launch(given.engine, self._path(given.model), given.port, given.start_timeout_s)
-        return RewriterConfig(launch=launch, style=rewriter.style or ("compact" if given.model == BUNDLED else "full"))
+        if given is None:
+            endpoint = (
+                Inner(rewriter.model, key, timeout_s)
+                if rewriter.url is None
+                else Endpoint(rewriter.url.rstrip("/"), rewriter.model, key, timeout_s)
+            )
+            return RewriterConfig(endpoint, style=rewriter.style or "full", adapters=adapters, timeout_s=timeout_s)
+        launch = Launch(
+            engine=given.engine,
+            model=self._model(given.model) if given.engine == "vllm" else self._path(given.model),
+            port=given.port,
+            start_timeout_s=given.start_timeout_s,
+            served_model_name=given.served_model_name,
+            speculation=given.speculation or "ngram",
+            args=given.args,
+            python=None if given.python is None else self._path(given.python),
+        )
+        return RewriterConfig(
+            launch=launch,
+            model=rewriter.model,
+            style=rewriter.style or ("compact" if given.model == BUNDLED else "full"),
+            adapters=self._adapters(given.adapters),
+            timeout_s=timeout_s,
+        )
+
+    def _adapters(self, adapters: str | Mapping[str, str] | None) -> Adapters | None:
+        if adapters is None:
+            return None
+        if isinstance(adapters, str):
+            return Path(self._path(adapters))
+        return {name: Path(self._path(folder)) for name, folder in adapters.items()}
+
+    def _model(self, model: str) -> str:
+        """A path where one is meant, or there is such a folder; else the name of a model on a hub, as it is."""
+        path = self._path(model)
+        return path if model.startswith((".", "/", "~")) or Path(path).is_dir() else model
 
     def _component(self, component: ComponentFile) -> ComponentConfig:
         return ComponentConfig(component.kind, self._path(component.path))

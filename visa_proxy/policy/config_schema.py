@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from visa_proxy.policy.problems import refusal
 from visa_proxy.policy.schema import Name, Seconds, Strict, Text
@@ -44,6 +44,8 @@ def _served_kind(kind: str) -> str:
 
 EnvName = Annotated[str, BeforeValidator(_env_name)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Adapters = Text | Annotated[dict[Name, Text], Field(min_length=1)]
+"""A folder of adapters, or the folder of each."""
 
 
 class ServerFile(Strict):
@@ -59,66 +61,133 @@ class ServerFile(Strict):
     """Largest request body in MiB."""
     drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
     """Seconds that requests in flight may take after SIGTERM."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that serve; `visa-proxy serve --workers` overrides it."""
 
 
 class BaseFile(Strict):
-    """A base model, frozen, behind any OpenAI-compatible server."""
+    """A base model, frozen: the url of an OpenAI-compatible server, a model by its LiteLLM name, or the vLLM that the proxy runs in."""
 
-    url: HttpUrl
+    url: HttpUrl | None = None
     """Ends before /chat/completions, usually in /v1."""
+    litellm: Text | None = None
+    """Instead of url: provider/model, as LiteLLM's SDK knows it."""
+    api_base: HttpUrl | None = None
+    """With litellm: where the provider's API is, when not at its usual place."""
+    inner: Literal[True] | None = None
+    """Instead of url: the vLLM server that the proxy runs in as middleware or endpoint plugin."""
     api_key_env: EnvName | None = None
     """Variable with the base's API key."""
     timeout_s: Seconds = 600.0
     """Seconds to wait for an answer, and between two parts of a streamed one."""
     model: Text | None = None
-    """Used when a request names no model."""
+    """Used when a request names no model; with litellm the name that clients know it by, default: that of the base."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_litellm(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "litellm" in data:
-            raise refusal("litellm is not available in this version; give the url of an OpenAI-compatible server")
-        return data
+    @model_validator(mode="after")
+    def _one_of(self) -> BaseFile:
+        _exactly_one(url=self.url, litellm=self.litellm, inner=self.inner)
+        if self.api_base is not None and self.litellm is None:
+            raise refusal("api_base goes with litellm; elsewhere url says where the model is")
+        return self
 
 
 class LaunchFile(Strict):
     """A rewriter started as a child process."""
 
-    engine: Literal["transformers"] = "transformers"
-    """transformers: `transformers serve`. A vLLM server is started apart, and its url given."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """transformers: `transformers serve`, one answer after another; vllm: a vLLM server, for LoRA adapters and load."""
     model: Text = "bundled"
-    """Folder of a model, or the word bundled."""
+    """Folder of a model, or the word bundled; with vllm also its name on a model hub."""
     port: Annotated[int | None, Field(ge=1, le=65_535)] = None
     """TCP port; default: a free one."""
-    start_timeout_s: Seconds = 120.0
+    start_timeout_s: Seconds = 600.0
     """Seconds until it must answer."""
+    served_model_name: Text | None = None
+    """vllm: what the model is called over HTTP; default: `model` as it is given here."""
+    adapters: Adapters | None = None
+    """vllm: LoRA adapters that policies name in `rewriter: {model: …}`; see rewriter.adapters."""
+    speculation: Literal["ngram", "none"] | None = None
+    """vllm: ngram (default) guesses that the answer's own words come next; the text stays the same."""
+    args: Annotated[tuple[Text, ...], Field(strict=False, max_length=100)] = ()
+    """vllm: further arguments of `vllm serve`, one word each."""
+    python: Text | None = None
+    """vllm: the interpreter that has vLLM; default: the proxy's own."""
+
+    @field_validator("args")
+    @classmethod
+    def _not_ours(cls, args: tuple[str, ...]) -> tuple[str, ...]:
+        for arg in args:
+            name = arg.partition("=")[0].replace("_", "-")
+            if name in _OWN_ARGS:
+                raise refusal(f"{name} is set by {_OWN_ARGS[name]}")
+        return args
+
+    @model_validator(mode="after")
+    def _only_vllm(self) -> LaunchFile:
+        if self.engine != "vllm":
+            for key in ("served_model_name", "adapters", "speculation", "args", "python"):
+                if getattr(self, key):
+                    raise refusal(f"{key} goes with engine: vllm, not with {self.engine}")
+        return self
+
+
+_OWN_ARGS = {
+    "--model": "launch.model",
+    "--served-model-name": "launch.served_model_name",
+    "--host": "the proxy: 127.0.0.1",
+    "--port": "launch.port",
+    "--uds": "the proxy, which speaks TCP with it",
+    "--api-key": "nobody: arguments are visible to all users of a machine, and the server listens on 127.0.0.1 only",
+    "--lora-modules": "launch.adapters",
+    "--speculative-config": "launch.speculation",
+    "-sc": "launch.speculation",
+}
+"""Arguments of vLLM that are said elsewhere, and where."""
 
 
 class RewriterFile(Strict):
-    """The rewriter: the url of a running server, or launch. Default: the bundled model, launched."""
+    """The rewriter: the url of a running server, launch, or the vLLM that the proxy runs in. Default: the bundled model, launched."""
 
     url: HttpUrl | None = None
     """Ends before /chat/completions, usually in /v1."""
+    launch: LaunchFile | None = None
+    """Instead of url: start one."""
+    inner: Literal[True] | None = None
+    """Instead of url: the vLLM server that the proxy runs in."""
     model: Text | None = None
-    """Model or LoRA adapter asked for. Required with url."""
+    """Model or LoRA adapter asked for. Required with url and inner; with launch default: the launched model."""
     api_key_env: EnvName | None = None
     """Variable with the server's API key."""
     timeout_s: Seconds = 60.0
     """Seconds for one rewrite, where the policy's own limit is longer."""
     style: Literal["full", "compact"] | None = None
     """Prompt: full for instruction-tuned models, compact for the bundled one. Default: whichever fits."""
-    launch: LaunchFile | None = None
-    """Start one instead."""
+    adapters: Adapters | None = None
+    """A folder with a LoRA adapter in each of its folders, or name: folder; at the same place on the machine of the vLLM server.
+
+    Those that policies name are loaded, loaded anew when they change, and unloaded, which that server must allow
+    (VLLM_ALLOW_RUNTIME_LORA_UPDATING=1).
+    """
 
     @model_validator(mode="after")
     def _one_of(self) -> RewriterFile:
-        if (self.url is None) == (self.launch is None):
-            raise refusal("allowed: either url (a running server) or launch (start one), exactly one of them")
-        if self.url is not None and self.model is None:
-            raise refusal("url needs model: the name that the rewriter's server knows it by")
-        if self.launch is not None and (self.model is not None or self.api_key_env is not None):
-            raise refusal("model and api_key_env go with url; a launched rewriter takes launch.model")
+        _exactly_one(url=self.url, launch=self.launch, inner=self.inner)
+        if self.launch is None and self.model is None:
+            raise refusal("needs model: the name that the rewriter's server knows it by")
+        if self.launch is not None and self.api_key_env is not None:
+            raise refusal("api_key_env goes with url; a launched rewriter has no key")
+        if self.launch is not None and self.adapters is not None:
+            raise refusal("adapters of a launched rewriter stand in launch.adapters")
+        if self.launch is not None and self.launch.engine != "vllm" and self.model is not None:
+            raise refusal("model goes with url and with engine: vllm; transformers serves launch.model only")
         return self
+
+
+def _exactly_one(**given: object) -> None:
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        allowed = ", ".join(given)
+        raise refusal(f"found {' and '.join(named) or 'none of them'}; allowed: exactly one of {allowed}")
 
 
 class ComponentFile(Strict):

@@ -156,7 +156,7 @@ class RewriterChoice(Strict):
 
 
 class Limits(Strict):
-    """What one tenant may use, per proxy process."""
+    """What one tenant may use of one `visa-proxy serve`, however many workers it has."""
 
     requests_per_minute: Annotated[int, Field(ge=1)] = 600
     """Requests a minute."""

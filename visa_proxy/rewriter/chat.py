@@ -78,6 +78,8 @@ def _reason(error: UpstreamError) -> str:
         return "endless"
     if error.code == "upstream_garbled":
         return "garbled"
+    if error.status == 404:
+        return "unknown-model"
     return "unavailable" if error.status in (502, 503) else "error"
 
 

@@ -14,29 +14,37 @@ from starlette.responses import JSONResponse, Response
 from visa_proxy.errors import NotFound, RequestError, error_body
 from visa_proxy.llm.http import new_session
 from visa_proxy.policy.config import ServerConfig
+from visa_proxy.policy.resolve import PolicySet
 from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.call import new_request_id
-from visa_proxy.server.components import Components, base_endpoints, check_installed, needs_shield
+from visa_proxy.server.components import Components, check_installed, needs_shield
 from visa_proxy.server.deadlines import Deadlines
+from visa_proxy.server.endpoints import check_addresses, open_bases
+from visa_proxy.server.engine import named
 from visa_proxy.server.gateway import Gateway
+from visa_proxy.server.guardrail import PATH as GUARDRAIL
 from visa_proxy.server.health import health_routes
-from visa_proxy.server.history import History
-from visa_proxy.server.limits import Limiter
-from visa_proxy.server.metrics import Metrics
-from visa_proxy.server.types import Receive, Scope, Send
+from visa_proxy.server.state import State, of_this_process
+from visa_proxy.server.types import App, Receive, Scope, Send
 from visa_proxy.server.v1 import V1
 
 
 class Proxy:
     """The ASGI app. Its lifespan opens what it needs and closes it; between the two `gateway` is set."""
 
-    def __init__(self, config: ServerConfig, *, encoder: Any = None) -> None:
+    def __init__(
+        self, config: ServerConfig, *, encoder: Any = None, state: State | None = None, inner: App | None = None
+    ) -> None:
         """Raises ConfigError when the policies cannot be loaded, MissingExtra when they need what is not installed.
 
-        `encoder`: a SentenceEncoder to share.
+        `encoder`: a SentenceEncoder to share. `state`: shared with other processes; None: this one serves alone.
+        `inner`: the app of the server we run in, which addresses `inner: true` mean.
         """
+        check_addresses(config, inner=inner is not None)
+        self._inner = inner
         self._config = config
         self._encoder = encoder
+        self._state = state or of_this_process()
         self._watcher = PolicyWatcher(config.policies, bases=config.bases, on_change=self._changed)
         if needs_shield(self._watcher.current):
             check_installed(config)
@@ -45,36 +53,46 @@ class Proxy:
         self._v1: V1 | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._v1 is not None and scope["path"].startswith("/v1/"):
+        if scope["type"] == "http" and self._v1 is not None and scope["path"].startswith(("/v1/", GUARDRAIL)):
             await self._v1(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _changed(self, policies: Any) -> None:
+    @property
+    def policies(self) -> PolicySet:
+        """Those in force."""
+        return self._watcher.current
+
+    def _changed(self, policies: PolicySet) -> None:
         if self.gateway is not None:
+            self._announce(policies)
             self.gateway.components.follow(policies)
+
+    def _announce(self, policies: PolicySet) -> None:
+        """Whoever owns the rewriter starts it when a policy needs it."""
+        if self._state.owner is not None and needs_shield(policies):
+            self._state.owner.want(named(policies))
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             session = await stack.enter_async_context(new_session())
             watcher = await stack.enter_async_context(self._watcher)
-            components = Components(self._config, session, self._encoder)
+            components = Components(self._config, session, self._encoder, models=named(watcher.current), inner=self._inner)
             stack.push_async_callback(components.close)
+            self._announce(watcher.current)
             if needs_shield(watcher.current):
                 await components.ensure()
-            bases = base_endpoints(self._config, session)
-            self.gateway = gateway = Gateway(
-                self._config, watcher, bases, components, Metrics(), Limiter(), History(), Deadlines()
-            )
+            bases = open_bases(self._config.bases, session, inner=self._inner)
+            self.gateway = gateway = Gateway(self._config, watcher, bases, components, self._state, Deadlines())
             app.router.routes.extend(health_routes(gateway))
             self._v1 = V1(gateway)
             yield
 
 
-def create_app(config: ServerConfig, *, encoder: Any = None) -> Proxy:
-    """The proxy as an ASGI app. Raises ConfigError when the policies cannot be loaded."""
-    return Proxy(config, encoder=encoder)
+def create_app(config: ServerConfig, *, encoder: Any = None, state: State | None = None, inner: App | None = None) -> Proxy:
+    """The proxy as an ASGI app; see `Proxy`. Raises ConfigError when the policies cannot be loaded."""
+    return Proxy(config, encoder=encoder, state=state, inner=inner)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -7,8 +7,12 @@ from visa_proxy.policy.resolve import PolicySet, Tenant
 
 
 def authenticate(headers: dict[bytes, bytes], policies: PolicySet) -> Tenant:
-    """The tenant of `Authorization: Bearer <key>`, or of `api-key: <key>` as Azure clients send it. Raises AuthenticationError."""
-    key = bearer(headers) or headers.get(b"api-key", b"").decode("latin-1").strip()
+    """The tenant of `Authorization: Bearer <key>`, of `api-key: <key>` as Azure clients send it, or of `x-api-key: <key>` as LiteLLM does.
+
+    Raises AuthenticationError.
+    """
+    named = headers.get(b"api-key") or headers.get(b"x-api-key") or b""
+    key = bearer(headers) or named.decode("latin-1").strip()
     if not key:
         raise AuthenticationError(
             "You didn't provide an API key. Provide it in an Authorization header: Authorization: Bearer YOUR_KEY",

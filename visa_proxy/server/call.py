@@ -18,7 +18,7 @@ from visa_proxy.server.types import Receive, Scope, Send
 HeaderList = list[tuple[bytes, bytes]]
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
-_SINGLE: Final = frozenset((b"authorization", b"api-key"))
+_SINGLE: Final = frozenset((b"authorization", b"api-key", b"x-api-key"))
 JSON: Final = (b"content-type", b"application/json")
 
 

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from visa_proxy.engines import transformers as transformers_engine
-from visa_proxy.engines.supervisor import Supervisor
-from visa_proxy.llm.base import Endpoint
-from visa_proxy.llm.http import HttpEndpoint, new_session
+from visa_proxy.llm.http import new_session
 from visa_proxy.optional import installed
-from visa_proxy.policy.config import BUNDLED, ComponentConfig, ServerConfig, load_config
+from visa_proxy.policy.config import BUNDLED, ComponentConfig, Endpoint, Inner, ServerConfig, load_config
 from visa_proxy.policy.resolve import PolicySet
-from visa_proxy.rewriter.chat import BUNDLED_MODEL, ChatRewriter
+from visa_proxy.rewriter.chat import ChatRewriter
+from visa_proxy.server.endpoints import open_endpoint
+from visa_proxy.server.engine import Engine, named
+from visa_proxy.server.types import App
 from visa_proxy.shield.pipeline import Shield
 
 logger = logging.getLogger(__name__)
@@ -26,14 +26,27 @@ logger = logging.getLogger(__name__)
 class Components:
     """Loads models off the event loop, once. A proxy whose policies only pass through never loads any."""
 
-    def __init__(self, config: ServerConfig, session: Any, encoder: Any = None) -> None:
-        """`encoder`: a SentenceEncoder to share; None loads one when it is needed."""
+    def __init__(
+        self,
+        config: ServerConfig,
+        session: Any,
+        encoder: Any = None,
+        *,
+        models: frozenset[str] = frozenset(),
+        inner: App | None = None,
+    ) -> None:
+        """`encoder`: a SentenceEncoder to share; None loads one when it is needed. `models`: of the rewriter, that policies name.
+
+        `inner`: the app of the server we run in.
+        """
         self._config = config
         self._session = session
         self._encoder = encoder
         self._loading: asyncio.Task[Shield] | None = None
-        self.engine: Supervisor | None = None
-        """The rewriter's child process, where the config says `launch`."""
+        self._inner = inner
+        self._models = models
+        self.engine: Engine | None = None
+        """The rewriter's server, once it was started, where there is something of it to keep."""
 
     @property
     def shield(self) -> Shield | None:
@@ -60,7 +73,10 @@ class Components:
         return await asyncio.shield(self._loading)
 
     def follow(self, policies: PolicySet) -> None:
-        """Start loading in the background when a reloaded policy needs what was not needed before."""
+        """Start loading in the background when a reloaded policy needs what was not needed before; keep the adapters they name."""
+        self._models = named(policies)
+        if self.engine is not None:
+            self.engine.want(self._models)
         if self._idle and needs_shield(policies):
             self._loading = self._start()
             self._loading.add_done_callback(_report)
@@ -90,22 +106,15 @@ class Components:
             await self.engine.stop()
             self.engine = None
         config = self._config.rewriter
-        if config.endpoint is not None:
-            given = config.endpoint
-            endpoint = HttpEndpoint(self._session, given.url, api_key=given.api_key, timeout_s=given.timeout_s, name="rewriter")
-            return ChatRewriter(endpoint, model=given.model or "", style=config.style)
-        assert config.launch is not None, "RewriterConfig holds an endpoint or a launch"
-        launch = config.launch
-        port = launch.port or transformers_engine.free_port()
-        endpoint = HttpEndpoint(self._session, f"http://{transformers_engine.HOST}:{port}/v1", timeout_s=60.0, name="rewriter")
-        bundled = launch.model == BUNDLED
-        model = str(BUNDLED_MODEL) if bundled else launch.model
-        # The bundled model is too small to share its work out: more threads only wait for each other, and for the encoder's.
-        self.engine = transformers_engine.supervise(
-            model, port, self._session, threads=1 if bundled else None, startup_timeout_s=launch.start_timeout_s
-        )
-        await self.engine.start()
-        return ChatRewriter(endpoint, model=model, style=config.style)
+        address: Endpoint | Inner | None = config.endpoint
+        if Engine.needed(config):
+            self.engine = Engine(config, self._session, inner=self._inner)
+            self.engine.want(self._models)
+            await self.engine.start()
+            address = self.engine.address
+        assert address is not None, "RewriterConfig holds an endpoint or a launch"
+        endpoint = open_endpoint(address, self._session, inner=self._inner, name="rewriter")
+        return ChatRewriter(endpoint, model=address.model or "", style=config.style)
 
     def _encoders(self) -> tuple[Any, Any, Any]:
         # Imported here: they bring torch along, and a pass-through proxy has no use for it.
@@ -134,16 +143,12 @@ def check_installed(config: ServerConfig) -> None:
     """Raises MissingExtra, naming the pip line, when what this config runs in or under this process is not installed."""
     for module in ("torch", "transformers", "safetensors"):
         installed(module, extra="local")
-    if config.rewriter.launch is not None:
+    launch = config.rewriter.launch
+    if launch is not None and launch.engine == "transformers":
         for module in ("requests", "fastapi"):  # what `transformers serve` imports
             installed(module, extra="demo")
-
-
-def base_endpoints(config: ServerConfig, session: Any) -> dict[str, Endpoint]:
-    """The bases of the config, by name."""
-    return {
-        name: HttpEndpoint(session, base.url, api_key=base.api_key, timeout_s=base.timeout_s) for name, base in config.bases.items()
-    }
+    elif launch is not None and launch.python is None:
+        installed("vllm", extra="vllm")
 
 
 def _section(component: ComponentConfig) -> dict[str, Any]:

@@ -13,11 +13,14 @@ from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.call import Call
 from visa_proxy.server.components import Components
 from visa_proxy.server.deadlines import Deadlines
-from visa_proxy.server.history import History
-from visa_proxy.server.limits import Limiter
+from visa_proxy.server.drafts import Drafts
+from visa_proxy.server.engine import EngineState
+from visa_proxy.server.history import Turns
+from visa_proxy.server.limits import Limits
 from visa_proxy.server.metrics import Metrics
 from visa_proxy.server.plan import Plan
 from visa_proxy.server.relay import relay, request_headers
+from visa_proxy.server.state import State
 from visa_proxy.server.surfaces.base import Key
 from visa_proxy.shield.trace import Trace, usage
 
@@ -32,10 +35,22 @@ class Gateway:
     watcher: PolicyWatcher
     bases: dict[str, Endpoint]
     components: Components
-    metrics: Metrics
-    limiter: Limiter
-    history: History
+    state: State
     deadlines: Deadlines
+
+    def __post_init__(self) -> None:
+        # At hand, because every request needs them.
+        self.metrics: Metrics = self.state.metrics
+        self.limiter: Limits = self.state.limiter
+        self.history: Turns = self.state.history
+        self.drafts = Drafts(lambda plan, trace: self.metrics.answer(plan.tenant.name, plan.profile.name, trace))
+
+    @property
+    def engine(self) -> EngineState | None:
+        """The rewriter's server, whichever process of ours keeps it; None where nothing of it is ours to keep, or none was needed yet."""
+        if self.state.owner is not None:
+            return self.state.owner.state()
+        return None if self.components.engine is None else self.components.engine.state
 
     def base(self, tenant: Tenant) -> Endpoint:
         """The tenant's base model; policies naming an unknown one are refused when they load."""

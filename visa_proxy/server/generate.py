@@ -7,7 +7,7 @@ from typing import Final
 import orjson
 
 from visa_proxy.errors import NotReady, PermissionDenied, RequestError
-from visa_proxy.llm.http import Exchange
+from visa_proxy.llm.base import Exchange
 from visa_proxy.policy.resolve import Profile, Tenant, choose_profile
 from visa_proxy.server.call import JSON, Call
 from visa_proxy.server.gateway import Gateway
@@ -73,19 +73,27 @@ async def generate(call: Call, gateway: Gateway, plan: Plan) -> None:
 
 async def forward(call: Call, gateway: Gateway, plan: Plan, method: str, path: str, body: bytes | None) -> None:
     """One request to the base, and its answer: rewritten, or relayed with the reason. Raises VisaError."""
-    why = untouched(plan)
-    shield = gateway.components.shield
-    if shield is None and why is None:
-        if plan.tenant.shield.on_failure == "error":
-            raise NotReady(f"nothing can be rewritten yet: components are {gateway.components.state}")
-        why = "fallback:not-ready"
-    if shield is None or why is not None:
-        gateway.relayed(call, plan, why or "passthrough")
+    shield_or_why = shield_for(gateway, plan)
+    if isinstance(shield_or_why, str):
+        gateway.relayed(call, plan, shield_or_why)
         asking = ask(call, gateway, plan, method, path, body, plain=plan.relayed is not None)
         await relay(call, asking, idle_s=plan.tenant.limits.idle_s, head=plan.relayed, tidy=True)
         return
     async with ask(call, gateway, plan, method, path, body, plain=True) as answer:
-        await _adapt(call, gateway, shield, plan, answer)
+        await _adapt(call, gateway, shield_or_why, plan, answer)
+
+
+def shield_for(gateway: Gateway, plan: Plan) -> Shield | str:
+    """What rewrites the answers to this request, or why they are relayed as they come. Raises NotReady."""
+    why = untouched(plan)
+    if why is not None:
+        return why
+    shield = gateway.components.shield
+    if shield is not None:
+        return shield
+    if plan.tenant.shield.on_failure == "error":
+        raise NotReady(f"nothing can be rewritten yet: components are {gateway.components.state}")
+    return "fallback:not-ready"
 
 
 async def _adapt(call: Call, gateway: Gateway, shield: Shield, plan: Plan, answer: Exchange) -> None:

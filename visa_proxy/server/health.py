@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from visa_proxy.engines.voices import READY, WAITING
 from visa_proxy.server.auth import bearer
+from visa_proxy.server.engine import EngineState
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.metrics import CONTENT_TYPE
 
@@ -25,15 +27,16 @@ def health_routes(gateway: Gateway) -> list[Route]:
     async def readyz(request: Request) -> Response:
         checks = _checks(gateway, detailed=_trusted(request, gateway.config.admin_key))
         ready = checks["components"]["status"] in ("ready", "not needed")
-        good = ready and checks["policies"]["status"] == "ok" and checks["rewriter"]["status"] != "unavailable"
+        rewriter = checks["rewriter"]
+        voices = all(state == READY for state in rewriter.get("adapters", {}).values())
+        good = ready and checks["policies"]["status"] == "ok" and rewriter["status"] != "unavailable" and voices
         status = ("ok" if good else "degraded") if ready else "not ready"
         return JSONResponse({"status": status, "checks": checks}, status_code=200 if ready else 503)
 
     async def metrics(request: Request) -> Response:
-        engine = gateway.components.engine
+        engine = gateway.engine
         gateway.metrics.policy_problems.set(len(gateway.watcher.problems))
-        gateway.metrics.rewriter_ready.set(engine is not None and engine.ready)
-        gateway.metrics.rewriter_restarts.set(0 if engine is None else engine.restarts)
+        gateway.metrics.rewriter(engine or EngineState(launched=False, ready=False))
         return Response(gateway.metrics.render(), headers={"content-type": CONTENT_TYPE.decode()})
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
@@ -46,11 +49,18 @@ def _checks(gateway: Gateway, *, detailed: bool) -> dict[str, dict[str, Any]]:
         "tenants": len(gateway.watcher.current.tenants),
         "problems": problems if detailed else len(problems),
     }
-    engine = gateway.components.engine
+    engine = gateway.engine
     rewriter: dict[str, Any] = {"status": "external"}
-    if engine is not None:
+    if engine is not None and engine.launched:
         rewriter = {"status": "ready" if engine.ready else "unavailable", "restarts": engine.restarts}
+    if engine is not None and engine.adapters:
+        # What a server says of an adapter may name paths.
+        rewriter["adapters"] = {name: _brief(state, detailed=detailed) for name, state in engine.adapters.items()}
     return {"policies": policies, "components": {"status": gateway.components.state}, "rewriter": rewriter}
+
+
+def _brief(state: str, *, detailed: bool) -> str:
+    return state if detailed or state in (READY, WAITING) else "failed"
 
 
 def _trusted(request: Request, admin_key: str | None) -> bool:

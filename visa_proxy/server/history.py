@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 
@@ -12,7 +13,7 @@ from visa_proxy.server.plan import Plan
 from visa_proxy.server.surfaces.base import Json
 
 MAX_BYTES: Final = 128 * 1024 * 1024
-"""Of all tenants together, in this process; beyond it, the oldest response of the tenant that holds most goes first."""
+"""Of all tenants together, whatever the number of workers; beyond it, the oldest response of the tenant that holds most goes first."""
 OVERHEAD: Final = 1024
 """Bytes that a turn takes beside its texts."""
 PARSED: Final = 32
@@ -54,6 +55,26 @@ class Turn:
         return OVERHEAD + kept + (0 if self.plan is None else PARSED * len(self.plan.request.raw))
 
 
+class Turns(Protocol):
+    """Where turns are kept: `History` in this process, `workers.history.SharedHistory` for several."""
+
+    def get(self, tenant: str, id: str) -> Turn | None:
+        """None when there is none, or no longer."""
+        ...
+
+    def items(self, tenant: str, ids: Collection[str]) -> dict[str, Json]:
+        """Those items of the tenant's conversations that have one of `ids`, each as it was last."""
+        ...
+
+    def put(self, tenant: str, id: str, turn: Turn) -> None:
+        """Keep `turn`, as the tenant's newest."""
+        ...
+
+    def forget(self, tenant: str, id: str) -> None:
+        """Nothing happens when there is none."""
+        ...
+
+
 class History:
     """Turns by tenant and response id: what one tenant made is not there for another."""
 
@@ -71,6 +92,20 @@ class History:
         """All turns of a tenant, the newest first."""
         turns = self._turns.get(tenant)
         return [] if turns is None else list(reversed(turns.values()))
+
+    def items(self, tenant: str, ids: Collection[str]) -> dict[str, Json]:
+        """Those items of the tenant's conversations that have one of `ids`, each as it was last."""
+        found: dict[str, Json] = {}
+        missing = set(ids)
+        for turn in self.newest(tenant):
+            if turn.kept is None or not any(f'"{name}"'.encode() in turn.kept.items for name in missing):
+                continue
+            named = [item for item in turn.kept.conversation() if isinstance(item, dict) and isinstance(item.get("id"), str)]
+            found |= {item["id"]: item for item in named if item["id"] in missing}
+            missing -= set(found)
+            if not missing:
+                break
+        return found
 
     def put(self, tenant: str, id: str, turn: Turn) -> None:
         """Keep `turn`, as the tenant's newest."""

@@ -1,13 +1,23 @@
-"""What one tenant may use of this process: requests a minute, requests at once."""
+"""What one tenant may use: requests a minute, requests at once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Protocol
 
 from visa_proxy.errors import RateLimited
 from visa_proxy.policy.resolve import Tenant
+
+
+class Limits(Protocol):
+    """Counts what tenants use: `Limiter` for one process, `workers.limits.SharedLimiter` for several."""
+
+    def enter(self, tenant: Tenant) -> AbstractContextManager[object]:
+        """A slot to hold while the request runs. Raises RateLimited with `retry-after`."""
+        ...
 
 
 class _Usage:
@@ -33,12 +43,9 @@ class Limiter:
         usage = self._usage.get(tenant.name)
         if usage is None:
             usage = self._usage[tenant.name] = _Usage(capacity, now)
-        usage.tokens = min(capacity, usage.tokens + (now - usage.at) * capacity / 60)
+        usage.tokens = refilled(usage.tokens, now - usage.at, capacity)
         usage.at = now
-        if usage.running >= tenant.limits.concurrent:
-            raise _limited(f"more than {tenant.limits.concurrent} requests at once", 1.0)
-        if usage.tokens < 1:
-            raise _limited(f"more than {tenant.limits.requests_per_minute} requests a minute", (1 - usage.tokens) * 60 / capacity)
+        admit(tenant, usage.running, usage.tokens)
         usage.tokens -= 1
         usage.running += 1
         return Slot(usage)
@@ -57,6 +64,21 @@ class Slot:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._usage.running -= 1
+
+
+def refilled(tokens: float, seconds: float, capacity: float) -> float:
+    """What a bucket of `capacity` tokens, filled once a minute, holds `seconds` after it held `tokens`."""
+    return min(capacity, tokens + seconds * capacity / 60)
+
+
+def admit(tenant: Tenant, running: int, tokens: float) -> None:
+    """Raises RateLimited when one more request is more than the tenant may have."""
+    limits = tenant.limits
+    if running >= limits.concurrent:
+        raise _limited(f"more than {limits.concurrent} requests at once", 1.0)
+    if tokens < 1:
+        wait_s = (1 - tokens) * 60 / limits.requests_per_minute
+        raise _limited(f"more than {limits.requests_per_minute} requests a minute", wait_s)
 
 
 def _limited(what: str, wait_s: float) -> RateLimited:

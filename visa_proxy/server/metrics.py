@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from visa_proxy.engines.voices import READY, WAITING
+from visa_proxy.server.engine import EngineState
 from visa_proxy.shield.trace import Trace
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -14,8 +19,10 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """One registry per app, so that several can live in one process."""
 
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+    def __init__(self, collected: Callable[[], CollectorRegistry] | None = None) -> None:
+        """`collected`: what /metrics shows instead of this process's own, where there are other workers."""
+        registry = CollectorRegistry()
+        self._collected = collected or (lambda: registry)
         self._requests = Counter("visa_requests", "Requests answered.", ("tenant", "endpoint", "code"), registry=registry)
         self._seconds = Histogram(
             "visa_request_duration_seconds",
@@ -24,7 +31,9 @@ class Metrics:
             registry=registry,
             buckets=_REQUEST_BUCKETS,
         )
-        self.in_flight = Gauge("visa_requests_in_flight", "Requests being answered.", registry=registry)
+        self.in_flight = Gauge(
+            "visa_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
+        )
         self._answers = Counter(
             "visa_answers", "Answers (choices) by what became of them.", ("tenant", "profile", "status"), registry=registry
         )
@@ -46,9 +55,37 @@ class Metrics:
         self._tokens = Counter(
             "visa_rewriter_tokens", "Tokens the rewriter read and wrote.", ("tenant", "kind"), registry=registry
         )
-        self.policy_problems = Gauge("visa_policy_problems", "Problems in policy files not in force.", registry=registry)
-        self.rewriter_ready = Gauge("visa_rewriter_ready", "1 when the supervised rewriter serves.", registry=registry)
-        self.rewriter_restarts = Gauge("visa_rewriter_restarts", "Restarts of the supervised rewriter.", registry=registry)
+        # Set when they are read, by the worker that is asked: what it says is the state of all.
+        self.policy_problems = Gauge(
+            "visa_policy_problems",
+            "Problems in policy files not in force.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.rewriter_ready = Gauge(
+            "visa_rewriter_ready", "1 when the supervised rewriter serves.", registry=registry, multiprocess_mode="livemostrecent"
+        )
+        self.rewriter_restarts = Gauge(
+            "visa_rewriter_restarts",
+            "Restarts of the supervised rewriter.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.adapters = Gauge(
+            "visa_rewriter_adapters",
+            "LoRA adapters that policies name, by state: ready, waiting, failed.",
+            ("state",),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+
+    def rewriter(self, engine: EngineState) -> None:
+        """The rewriter's server as it is now."""
+        self.rewriter_ready.set(engine.launched and engine.ready)
+        self.rewriter_restarts.set(engine.restarts)
+        states = Counts(state if state in (READY, WAITING) else "failed" for state in engine.adapters.values())
+        for state in (READY, WAITING, "failed"):
+            self.adapters.labels(state.partition(" ")[0]).set(states[state])
 
     def request(self, tenant: str, endpoint: str, code: int, seconds: float) -> None:
         """One answered request; `tenant` is "" when there was no valid key."""
@@ -80,4 +117,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """Text exposition format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._collected())

@@ -70,14 +70,7 @@ def _resolved(gateway: Gateway, tenant: Tenant, given: list[Any], references: li
             f"'input' refers to {len(references)} items by id, at most {MAX_REFERENCES} are allowed", param="input"
         )
     wanted = {str(given[i].get("id")) for i in references}
-    found: dict[str, Json] = {}
-    for turn in gateway.history.newest(tenant.name):
-        if turn.kept is None or not any(f'"{name}"'.encode() in turn.kept.items for name in wanted - set(found)):
-            continue
-        named = [item for item in turn.kept.conversation() if isinstance(item, dict) and isinstance(item.get("id"), str)]
-        found |= {item["id"]: item for item in named if item["id"] in wanted - set(found)}
-        if len(found) == len(wanted):
-            break
+    found = gateway.history.items(tenant.name, wanted)
     for i in references:
         name = str(given[i].get("id"))
         if name in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from typing import Any, Final
 from urllib.parse import parse_qs, quote
@@ -69,7 +70,8 @@ async def by_id(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     elif turn is not None and turn.kept is None and turn.plan is None:
         await _relayed(call, gateway, tenant, path)
     else:
-        await _shown(call, gateway, tenant, turn or Turn(plan=plan_for(call, tenant, _asked_again())), path)
+        shown = turn or Turn(plan=plan_for(call, tenant, _asked_again()))
+        await _shown(call, gateway, tenant, shown, path, known=turn is not None)
 
 
 async def _relayed(call: Call, gateway: Gateway, tenant: Tenant, path: str) -> None:
@@ -78,8 +80,8 @@ async def _relayed(call: Call, gateway: Gateway, tenant: Tenant, path: str) -> N
     await gateway.pass_on(call, tenant, path)
 
 
-async def _shown(call: Call, gateway: Gateway, tenant: Tenant, turn: Turn, path: str) -> None:
-    """A response that is rewritten: as it was shown before, or now that the base has finished it."""
+async def _shown(call: Call, gateway: Gateway, tenant: Tenant, turn: Turn, path: str, *, known: bool) -> None:
+    """A response that is rewritten: as it was shown before, or now that the base has finished it. `known`: see `_remembering`."""
     if turn.plan is not None and turn.plan.profile.passthrough:
         await _relayed(call, gateway, tenant, path)
         return
@@ -94,7 +96,6 @@ async def _shown(call: Call, gateway: Gateway, tenant: Tenant, turn: Turn, path:
     assert turn.plan is not None, "a turn without a plan was finished or relayed"
     request = dataclasses.replace(turn.plan.request, stream=False)
     plan = dataclasses.replace(turn.plan, request=request, pinned=True)
-    known = any(turn is other for other in gateway.history.newest(tenant.name))
     await forward(call, gateway, _remembering(gateway, plan, known=known), call.method, path, None)
 
 
@@ -110,13 +111,14 @@ def _continued(gateway: Gateway, plan: Plan) -> Plan:
     if data is plan.request.data:
         return dataclasses.replace(plan, pinned=before is not None)
     request = dataclasses.replace(plan.request, data=data, raw=encoded(data))
+    return dataclasses.replace(plan, request=request, amend=functools.partial(_say_before, before))
 
-    def amend(body: Json) -> None:
-        response = body.get("response", body)
-        if isinstance(response, dict) and response.get("object") == "response":
-            response["previous_response_id"] = before
 
-    return dataclasses.replace(plan, request=request, amend=amend)
+def _say_before(before: str | None, body: Json) -> None:
+    """Name the response that the client went on from. Of the module and not of a call: a plan may go to another worker."""
+    response = body.get("response", body)
+    if isinstance(response, dict) and response.get("object") == "response":
+        response["previous_response_id"] = before
 
 
 def _remembering(gateway: Gateway, plan: Plan, *, known: bool = False) -> Plan:

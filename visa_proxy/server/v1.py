@@ -16,6 +16,8 @@ from visa_proxy.server.auth import authenticate
 from visa_proxy.server.call import Call, ClientGone
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import chat, completions
+from visa_proxy.server.guardrail import PATH as GUARDRAIL
+from visa_proxy.server.guardrail import guardrail
 from visa_proxy.server.models import models
 from visa_proxy.server.responses import beside, by_id, responses
 from visa_proxy.server.types import Receive, Scope, Send
@@ -48,6 +50,7 @@ _ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/visa/detect": ("POST", detect),
     "/v1/visa/translate": ("POST", translate),
     "/v1/visa/rewrite": ("POST", rewrite),
+    GUARDRAIL: ("POST", guardrail),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -102,6 +103,15 @@ class Answer:
             return [self._start([window]) for window in windows]
         return [self._start(windows)] if windows else []
 
+    def fork(self) -> Answer:
+        """A copy to end here and now, while this one goes on: what the copy is given, or releases, is not known to this one."""
+        other = copy.copy(self)
+        other._cutter = copy.deepcopy(self._cutter)
+        other._outline = self._outline.copy()
+        other._running = set()
+        other._base, other._sent, other._traces = self._base.copy(), self._sent.copy(), self._traces.copy()
+        return other
+
     async def release(self, part: Part) -> str:
         """What the client gets for `part`; call in order. Raises RewriteRefused under `on_failure: error`."""
         return "".join([self._released(piece) for piece in await part.work])
@@ -132,14 +142,22 @@ class Answer:
         """What was released so far."""
         return "".join(self._sent)
 
-    async def report(self) -> Trace:
-        """What happened to the whole of it, measured on the whole where it came in several windows. Never fails."""
+    @property
+    def so_far(self) -> Trace:
+        """What happened to what was released; of several windows without the values of the whole."""
         if not self._traces:
             return Trace(status=_nothing_to_rewrite(self.base))
         if len(self._traces) == 1 and self._whole:
             return self._traces[0]
         whole = merged(self._traces)
         whole.windows = dict(Counter(trace.status for trace in self._traces))
+        return whole
+
+    async def report(self) -> Trace:
+        """What happened to the whole of it, measured on the whole where it came in several windows. Never fails."""
+        whole = self.so_far
+        if whole.windows is None:
+            return whole
         base = self.base
         if len(base) <= MAX_WHOLE and any(trace.before is not None for trace in self._traces):
             try:

@@ -19,6 +19,11 @@ MAX_FIELDS: Final = 256
 MAX_DEPTH: Final = 100
 """Tokens of a pointer."""
 
+SCHEMA_OPTIONS: Final = ("guided_json", "json_schema")
+"""Fields of a request in which vLLM and SGLang take a JSON schema for the answer."""
+FORM_OPTIONS: Final = ("guided_regex", "guided_choice", "guided_grammar", "regex", "ebnf")
+"""Those in which they take any other form that it must have."""
+
 NOTHING_FITS: Final[dict[str, Any]] = {"not": {}}
 """Stands for a demand on the answer that cannot be checked: no change fits it."""
 
@@ -177,21 +182,17 @@ def _spells(literal: str, value: str) -> bool:
 def schema_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
     """The JSON schema that a request gave for its answer: None without one, NOTHING_FITS where what it demands cannot be checked.
 
-    Read are chat's `response_format`, `text.format` of responses, vLLM's `structured_outputs` and `guided_*`, and SGLang's
-    `json_schema`. Plain JSON mode (`json_object`) gives no schema. A regular expression, a grammar, a choice, a schema that is none,
-    and two schemas that differ cannot be checked.
+    Read are chat's `response_format`, `text.format` of responses, vLLM's `structured_outputs`, and SCHEMA_OPTIONS and FORM_OPTIONS.
+    Plain JSON mode (`json_object`) gives no schema. A regular expression, a grammar, a choice, a schema that is none, and two schemas
+    that differ cannot be checked.
     """
     text = body.get("text")
     demands = [_format(body.get("response_format")), _format(text.get("format") if isinstance(text, Mapping) else None)]
     outputs = body.get("structured_outputs")
     if isinstance(outputs, Mapping):
         demands += [_constraint(str(name), value) for name, value in outputs.items()]
-    demands += [
-        _constraint(name.removeprefix("guided_"), value)
-        for name, value in body.items()
-        if name in ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "regex")
-    ]
-    demands += [_schema(body.get("json_schema")), NOTHING_FITS if body.get("ebnf") is not None else None]
+    demands += [_schema(body.get(name)) for name in SCHEMA_OPTIONS]
+    demands += [NOTHING_FITS for name in FORM_OPTIONS if body.get(name) is not None]
     schemas = [schema for schema in demands if schema is not None]
     if not schemas:
         return None
@@ -214,7 +215,7 @@ def _format(kind: Any) -> dict[str, Any] | None:
 
 
 def _constraint(name: str, value: Any) -> dict[str, Any] | None:
-    """One of vLLM's constraints; those not known here only say how the others are enforced."""
+    """One of vLLM's `structured_outputs`; those not known here only say how the others are enforced."""
     if name == "json":
         return _schema(value)
     return NOTHING_FITS if value is not None and name in ("regex", "choice", "grammar", "structural_tag") else None
@@ -231,19 +232,25 @@ def _schema(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else NOTHING_FITS
 
 
-def fits(document: str, changed: Collection[str], schema: dict[str, Any] | None) -> bool:
+def fits(document: str, changed: Collection[str], schema: dict[str, Any] | None, run: Run) -> bool:
     """Whether `document` is JSON that the schema allows; `changed` are the new strings in it (not pointers).
-
-    One field that does not fit need not cost the others: add one at a time and keep those with which the document fits, or leave that
-    to `fitting`, which needs fewer validations.
 
     The schema is the client's: it may be hostile, broken or endless. Nothing is fetched for it, none of its regular expressions is
     run, and the work is bounded. Whatever cannot be decided within that counts as not fitting (False): a changed string under
     `pattern`, `format` or `contentEncoding`; a schema with `patternProperties` or another key it refuses, with a `$ref` out of
     itself, of draft 3 or 4, or beyond the bounds in json_schema.py; a document with duplicate keys. An unchanged string under `pattern`
-    is as good as it was. Without a schema all JSON fits.
+    is as good as it was. Without a schema all JSON fits. `run` is charged with the work.
     """
-    return _fits(document, changed, schema, Run())
+    run.branches = 0
+    try:
+        if schema is None:
+            _DECODER.decode(document)
+            return True
+        run.spend(len(document) // 64)  # about what parsing costs
+        parsed = json.loads(document, object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
+        return valid(parsed, changed, schema, run)
+    except Exception:  # noqa: BLE001  a broken schema shows as any exception, deep inside the library
+        return False
 
 
 def fitting(text: str, replacements: Mapping[Field, str], schema: dict[str, Any] | None) -> dict[Field, str]:
@@ -258,25 +265,12 @@ def fitting(text: str, replacements: Mapping[Field, str], schema: dict[str, Any]
     while waiting and run.steps <= run.limit:
         group = waiting.pop()
         trial = {**kept, **dict(group)}
-        if _fits(splice(text, trial), trial.values(), schema, run):
+        if fits(splice(text, trial), trial.values(), schema, run):
             kept = trial
         elif len(group) > 1:
             middle = len(group) // 2
             waiting += [group[middle:], group[:middle]]
     return kept
-
-
-def _fits(document: str, changed: Collection[str], schema: dict[str, Any] | None, run: Run) -> bool:
-    run.branches = 0
-    try:
-        if schema is None:
-            _DECODER.decode(document)
-            return True
-        run.spend(len(document) // 64)  # about what parsing costs
-        parsed = json.loads(document, object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
-        return valid(parsed, changed, schema, run)
-    except Exception:  # noqa: BLE001  a broken schema shows as any exception, deep inside the library
-        return False
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

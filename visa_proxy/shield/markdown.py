@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from visa_proxy.encoder.sentences import ABBREVIATIONS
+
 MAX_ROW: Final = 2_000
 """Characters of a table row that may open a table."""
 MAX_HEADER: Final = 400
@@ -230,9 +232,7 @@ class Block:
 STOPS: Final = ".!?…؟۔।。！？"
 _WIDE: Final = frozenset("。！？")
 _END: Final = re.compile(rf"(?P<stop>[{STOPS}]+)[\"'”’»」』）)\]*_]*(?P<space>[^\S\n]*)")
-_ABBREVIATION: Final = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|ca|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Nr|Inc|Ltd|Jr|Sr|Fig|Eq|Vol|pp|al|[ap]\.m)|\b[A-Z])\.\Z"
-)
+_ABBREVIATION: Final = re.compile(rf"\b(?:{ABBREVIATIONS}|ca|Nr|Eq|Vol|pp)\.\Z")
 
 
 @dataclass(frozen=True)

@@ -98,12 +98,12 @@ def usage(traces: Iterable[Trace]) -> dict[str, int]:
 
 
 def merged(parts: Sequence[Trace]) -> Trace:
-    """The trace of an answer from those of its parts, value vectors aside: they are not the sum of the parts' own.
+    """The trace of an answer from those of its parts, at least one; value vectors aside: they are not the sum of the parts' own.
 
     "adapted" when any part was (the counts say how many), else the first failure, else what most of the others say.
     """
     counts = Counter(part.status for part in parts)
-    whole = Trace(status=_status(counts) if parts else "skipped:empty")
+    whole = Trace(status=_status(counts))
     known = [part.consistency for part in parts if part.consistency is not None and part.status == "adapted"]
     whole.consistency = min(known) if known else None
     confidences = [part.instruction_confidence for part in parts if part.instruction_confidence is not None]

@@ -10,15 +10,13 @@ from typing import Any, Final, Protocol
 import orjson
 
 from visa_proxy.errors import RequestError, UpstreamError, VisaError
+from visa_proxy.shield.json_fields import FORM_OPTIONS, SCHEMA_OPTIONS
 
 Json = dict[str, Any]
 Key = tuple[int, ...]
 """Which text of an answer: (choice,), or (output item, content part) on the Responses API."""
 
 _PROFILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_CONSTRAINED: Final = ("guided_regex", "guided_choice", "guided_grammar", "regex", "ebnf")
-"""How vLLM and SGLang are told what form an answer must have, JSON aside."""
-_JSON_ASKED: Final = ("guided_json", "json_schema")
 _JSON_OUTPUTS: Final = frozenset(("json", "json_object"))
 """In vLLM's `structured_outputs`."""
 
@@ -175,7 +173,7 @@ class Request:
     @property
     def skip(self) -> str | None:
         """Why the answers are not rewritten, JSON aside."""
-        if any(self.data.get(name) for name in _CONSTRAINED):
+        if any(self.data.get(name) for name in FORM_OPTIONS):
             return "skipped:constrained"
         outputs = self.data.get("structured_outputs")
         if isinstance(outputs, dict) and not _JSON_OUTPUTS & set(outputs):
@@ -189,7 +187,7 @@ class Request:
         """Whether the answer is to be JSON."""
         outputs = self.data.get("structured_outputs")
         structured = isinstance(outputs, dict) and bool(_JSON_OUTPUTS & set(outputs))
-        return structured or any(self.data.get(name) for name in _JSON_ASKED) or self.surface.json_asked(self.data)
+        return structured or any(self.data.get(name) for name in SCHEMA_OPTIONS) or self.surface.json_asked(self.data)
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -41,16 +41,15 @@ class ChatDecoder(ChoicesDecoder):
         choice.pop("message", None)  # some servers repeat all of the text so far
         content = delta.get("content")
         text = content if isinstance(content, str) else ""
+        spoken = key in self._base
         # What follows text stays behind it, whatever it is.
-        others = any(value for name, value in delta.items() if name != "role" and (name != "content" or not text))
-        later = key in self._base and others
+        later = spoken and any(value for name, value in delta.items() if name != "role" and (name != "content" or not text))
         trails = choice.get("finish_reason") is not None or bool(delta.get("tool_calls") or delta.get("function_call")) or later
-        if text:
-            self._base.setdefault(key, []).append(text)
         if not text:
             return "", None if trails else choice, choice if trails else None
-        known = len(self._base[key]) > 1  # some servers say the role in every chunk
-        rest = {n: v for n, v in delta.items() if n != "content" and v is not None and not (known and n == "role")}
+        self._base.setdefault(key, []).append(text)
+        # Some servers say the role in every chunk.
+        rest = {n: v for n, v in delta.items() if n != "content" and v is not None and not (spoken and n == "role")}
         if not trails:
             return text, {**choice, "delta": rest} if rest else None, None
         role = {"role": rest.pop("role")} if "role" in rest else {}
