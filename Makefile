@@ -1,10 +1,11 @@
-# Every target installs what it needs into .venv (or .venv-vllm); a bare machine needs Python 3.11 or later and make.
+# Every target installs what it needs into .venv (or .venv-vllm, .venv-litellm); a bare machine needs Python 3.11 or later and make.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
 PIP := $(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt
+PIP_LITELLM := .venv-litellm/bin/python -m pip install $(PIP_FLAGS) --constraint constraints-litellm.txt
 PIP_VLLM := .venv-vllm/bin/python -m pip install $(PIP_FLAGS) --constraint constraints-vllm.txt
 
 .DEFAULT_GOAL := help
@@ -17,15 +18,16 @@ demo: $(VENV)/.demo  ## install and start the embedded default on http://127.0.0
 	@$(BIN)/visa-proxy demo --port $(or $(PORT),8080)
 
 # A file stays in one process, because its tests share what they start; tests/conftest.py begins with the files that take long.
-test: check  ## lint, types, layers, and the whole default suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: check .venv-litellm/.ready  ## lint, types, layers, and the whole default suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/deploy
 
-check: $(VENV)/.dev  ## lint, types, layers, example policies
+check: $(VENV)/.dev  ## lint, types, layers, example policies, deployment files against the schemas of what reads them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/visa-proxy check policies
+	$(BIN)/python -m pytest -q tests/deploy
 
 format: $(VENV)/.dev  ## reformat the code
 	$(BIN)/ruff check --fix .
@@ -44,7 +46,7 @@ results: $(VENV)/.dev  ## measure the demo and its streams again and write docs/
 	$(BIN)/python benchmarks/streaming.py
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-vllm .venv-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@echo "creating $(VENV)"
@@ -59,6 +61,14 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing visa-proxy[dev] (about a minute)"
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+# LiteLLM's proxy wants other versions of what the tests need (openai, rich, websockets), so it has an environment of its own, with the
+# product in it: the guardrail runs inside LiteLLM.
+.venv-litellm/.ready: pyproject.toml constraints-litellm.txt
+	@echo "installing the LiteLLM proxy (about a minute)"
+	@$(PYTHON) -m venv .venv-litellm
+	@$(PIP_LITELLM) 'litellm[proxy]' --editable '.[local]'
+	@touch $@
 
 # vLLM's CPU build asks for the CPU wheel of torch (PIP_EXTRA_INDEX_URL, where the configured index does not carry it), and for
 # torchvision, torchaudio and torchcodec, whose ordinary builds do not match that wheel: they are taken out again.

@@ -61,7 +61,7 @@ def test_the_last_stage_holds_no_tools_and_runs_as_nobody() -> None:
     assert FINAL.rindex("\nUSER ") < FINAL.index("\nENTRYPOINT ")
     assert not re.search(r"apt-get|apk add|pip install|gcc|curl", " ".join(said("RUN")))
     assert all(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+( AS build)?", image) for image in said("FROM", TEXT))
-    assert len(set(image.split()[0] for image in said("FROM", TEXT))) == 1, "the virtual environment holds on to its Python"
+    assert len({image.split()[0] for image in said("FROM", TEXT)}) == 1, "the virtual environment holds on to its Python"
 
 
 def test_it_serves_the_mounted_config() -> None:
@@ -77,7 +77,9 @@ def test_it_serves_the_mounted_config() -> None:
 
 
 def test_image_and_package_have_the_same_version() -> None:
-    tags = re.findall(r"ghcr\.io/visa-proxy/visa-proxy:(\S+)", DOCKERFILE.read_text() + (DEPLOY / "compose/compose.yaml").read_text())
+    tags = re.findall(
+        r"ghcr\.io/visa-proxy/visa-proxy:(\S+)", DOCKERFILE.read_text() + (DEPLOY / "compose/compose.yaml").read_text()
+    )
     assert len(tags) == 2
     assert set(tags) == {__version__}
 

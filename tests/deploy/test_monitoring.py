@@ -70,17 +70,16 @@ async def test_every_metric_and_label_is_exported(
 
 def test_everything_that_is_counted_is_shown() -> None:
     shown = {metric for expr in queries() for metric in named(expr)}
-    assert {re.sub("_(total|bucket)$", "", metric) for metric in shown} >= {
-        *("visa_requests", "visa_request_duration_seconds", "visa_requests_in_flight", "visa_answers", "visa_stage_duration_seconds"),
-        *("visa_windows", "visa_time_to_first_token_seconds", "visa_failovers", "visa_rewriter_tokens", "visa_policy_problems"),
-        *("visa_rewriter_ready", "visa_rewriter_restarts"),
-    }
+    counted = "requests request_duration_seconds requests_in_flight answers stage_duration_seconds windows"
+    counted += " time_to_first_token_seconds failovers rewriter_tokens policy_problems rewriter_ready rewriter_restarts rewriter_adapters"
+    assert {f"visa_{name}" for name in counted.split()} <= {re.sub("_(total|bucket)$", "", metric) for metric in shown}
 
 
 def test_statuses_are_ones_that_answers_have() -> None:
     texts = [*queries(), *(rule["expr"] for rule in RULES)]
     matched = {word for text in texts for words in re.findall(r'status=~?"([^"]+)"', text) for word in words.split("|")}
-    assert matched == {"adapted", "fallback"} <= STATUSES
+    assert matched
+    assert matched <= STATUSES
 
 
 def test_a_rate_is_taken_of_what_only_grows() -> None:

@@ -24,9 +24,7 @@ def keys(required: str = "", **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required.split(), "additionalProperties": False}
 
 
-VLLM = keys(
-    enablePrefixCaching=SWITCH, maxModelLen=COUNT, maxLoras=COUNT, extraArgs={"type": "array", "items": TEXT}
-)
+VLLM = keys(enablePrefixCaching=SWITCH, maxModelLen=COUNT, maxLoras=COUNT, extraArgs={"type": "array", "items": TEXT})
 MODEL = keys(
     "name repository tag modelURL replicaCount requestCPU requestMemory",
     name=TEXT,
@@ -44,9 +42,14 @@ MODEL = keys(
     extraVolumeMounts=OBJECTS,
 )
 ENGINES = keys(
-    "modelSpec", runtimeClassName=TEXT, vllmApiKey=keys(secretName=TEXT, secretKey=TEXT), modelSpec={"type": "array", "items": MODEL}
+    "modelSpec",
+    runtimeClassName=TEXT,
+    vllmApiKey=keys(secretName=TEXT, secretKey=TEXT),
+    modelSpec={"type": "array", "items": MODEL},
 )
-ROUTER = keys(routingLogic={"enum": ["roundrobin", "session", "prefixaware"]}, servicePort=COUNT, serviceType={"enum": ["ClusterIP"]})
+ROUTER = keys(
+    routingLogic={"enum": ["roundrobin", "session", "prefixaware"]}, servicePort=COUNT, serviceType={"enum": ["ClusterIP"]}
+)
 
 
 def test_every_key_is_one_that_the_chart_knows() -> None:

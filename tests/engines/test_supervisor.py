@@ -111,6 +111,59 @@ async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatc
         assert not runs(pid)
 
 
+async def test_a_child_that_hangs_is_ended_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visa_proxy.engines.supervisor.WATCH_S", 0.05)
+    monkeypatch.setattr("visa_proxy.engines.supervisor.HANG_S", 0.5)
+    async with supervised(tmp_path, STUBBORN) as child:
+        await child.wait_ready()
+        first = child.pid
+        assert first is not None
+        await asyncio.sleep(1)
+        assert child.pid == first, "one that answers is left alone"
+        (tmp_path / "ready").unlink()
+        await until(lambda: child.restarts == 1, 5, "another start")
+        await child.wait_ready()
+        assert not runs(first)
+
+
+async def test_a_child_that_answers_but_no_longer_works_hangs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visa_proxy.engines.supervisor.WATCH_S", 0.05)
+    monkeypatch.setattr("visa_proxy.engines.supervisor.HANG_S", 0.3)
+    works = True
+
+    async def probe() -> bool:
+        return True
+
+    async def watch() -> bool:
+        return works
+
+    command = [PYTHON, "-c", "import time; time.sleep(60)"]
+    child = Supervisor("child", command, probe=probe, watch=watch, env={}, log=tmp_path / "log")
+    await child.start()
+    try:
+        await child.wait_ready()
+        works = False
+        await until(lambda: child.restarts == 1, 5, "another start")
+    finally:
+        await child.stop()
+
+
+async def test_a_child_that_never_becomes_ready_is_started_again(tmp_path: Path) -> None:
+    async with supervised(tmp_path, "import time; time.sleep(60)", timeout_s=0.5) as child:
+        await until(lambda: child.restarts == 1, 5, "another start")
+        assert not child.ready
+
+
+async def test_what_a_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
+    """An engine's own process holds the memory, and sometimes the port, that the next one needs."""
+    left = "import subprocess, sys\nleft = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    program = left + f"open({str(tmp_path / 'left')!r}, 'w').write(str(left.pid)); sys.exit(1)"
+    async with supervised(tmp_path, program) as child:
+        await until(lambda: child.restarts >= 1, 5, "another start")
+        pid = int((tmp_path / "left").read_text())
+    await until(lambda: not runs(pid), 2, "the end of what was left")
+
+
 @pytest.mark.parametrize("wait_s", [0.0, 0.05, 0.4])
 async def test_stop_at_any_moment_leaves_no_process(tmp_path: Path, wait_s: float) -> None:
     """While it is spawned, while it starts, while it waits for the next try."""

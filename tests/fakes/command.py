@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.fakes.http import HOST, until
+from tests.fakes.http import HOST
 from tests.fakes.policies import KEY
 from tests.fakes.proxy import Reply
 from visa_proxy.engines.ports import free_port
@@ -32,8 +32,6 @@ class Command:
     process: asyncio.subprocess.Process
     url: str
     log: Path
-    folder: Path
-    """Where its temporary files go, where they do not go into memory."""
     http: aiohttp.ClientSession
     """Opens a connection for each request, so that any worker may get it; sends the tenant's key."""
 
@@ -58,21 +56,22 @@ class Command:
         return [pid for pid, command in children(self.process.pid) if "visa_proxy.cli.worker" in command]
 
     async def ready(self, count: int) -> None:
-        """Waits until `count` workers answer, each by itself, that they are ready."""
-        await until(lambda: len(self.workers()) == count, START_S, f"{count} workers")
-        for pid in self.workers():
-            with self.only(pid):
-                await self._until_ready()
-
-    async def _until_ready(self) -> None:
+        """Waits until `count` workers say, each for itself, that they are ready."""
         deadline = time.monotonic() + START_S
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with self.http.get(self.url + "/readyz", timeout=aiohttp.ClientTimeout(total=5)) as got:
-                    if orjson.loads(await got.read())["status"] == "ok":
-                        return
+        ready: set[int] = set()
+        while len(ready & set(self.workers())) < count:
+            for pid in set(self.workers()) - ready:
+                with self.only(pid):
+                    if await self._says_ready():
+                        ready.add(pid)
             assert self.process.returncode is None and time.monotonic() < deadline, self.log.read_text()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
+
+    async def _says_ready(self) -> bool:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self.http.get(self.url + "/readyz", timeout=aiohttp.ClientTimeout(total=0.5)) as got:
+                return bool(orjson.loads(await got.read())["status"] == "ok")
+        return False
 
     @contextlib.contextmanager
     def only(self, pid: int) -> Iterator[None]:
@@ -94,15 +93,14 @@ async def serving_command(
 ) -> AsyncIterator[Command]:
     """Runs it in `folder` with `config` as its visa.yaml, until the context is left."""
     (folder / "visa.yaml").write_text(config)
-    port, log, temporary = free_port(), folder / "serve.log", folder / "tmp"
-    temporary.mkdir(exist_ok=True)
+    port, log = free_port(), folder / "serve.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "visa_proxy", "serve", "--port", str(port), *arguments),
             cwd=folder,
             stdout=output,
             stderr=output,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), **(env or {})},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
         )
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True, limit=0),
@@ -111,7 +109,7 @@ async def serving_command(
     )
     try:
         async with session:
-            yield Command(process, f"http://{HOST}:{port}", log, temporary, session)
+            yield Command(process, f"http://{HOST}:{port}", log, session)
     finally:
         if process.returncode is None:
             process.terminate()

@@ -42,7 +42,8 @@ def write_parrot(folder: Path, sayings: Sequence[Saying]) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _opening(i: int) -> str:
+def opening(i: int) -> str:
+    """The token that begins saying number `i`."""
     return f"<|say-{i}|>"
 
 
@@ -55,7 +56,7 @@ def _chains(sayings: Sequence[Saying]) -> list[list[str]]:
     chains = []
     for i, saying in enumerate(sayings):
         pieces = [spelling.pre_tokenize_str(piece)[0][0] for piece in _cut(saying.text, used)]
-        chains.append([_opening(i), *pieces, pieces[0] if saying.endless else _END])
+        chains.append([opening(i), *pieces, pieces[0] if saying.endless else _END])
     return chains
 
 
@@ -79,7 +80,7 @@ def _template(sayings: Sequence[Saying]) -> str:
     """The conversation as plain lines, then the opening of the saying that fits it."""
     lines = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     said = "{% set said = messages | map(attribute='content') | join('\n') %}"
-    cases = "".join(f"{{% elif {saying.cue!r} in said %}}{_opening(i)}" for i, saying in enumerate(sayings))
+    cases = "".join(f"{{% elif {saying.cue!r} in said %}}{opening(i)}" for i, saying in enumerate(sayings))
     return f"{said}{lines}{cases.replace('{% elif', '{% if', 1)}{{% endif %}}"
 
 

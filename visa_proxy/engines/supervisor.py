@@ -59,6 +59,7 @@ class Supervisor:
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
+        self._words = f"{log} is empty"
         self.restarts = 0
 
     @property
@@ -158,11 +159,12 @@ class Supervisor:
         self._signal(process, signal.SIGKILL)
 
     def _last_words(self) -> str:
-        try:
+        """The end of the log; of the child before, as long as this one has said nothing."""
+        with contextlib.suppress(OSError):
             lines = self._log.read_text(errors="replace").strip().splitlines()
-        except OSError:
-            lines = []
-        return f"{self._log}: {lines[-1][:300]}" if lines else f"{self._log} is empty"
+            if lines:
+                self._words = f"{self._log}: {lines[-1][:300]}"
+        return self._words
 
     @staticmethod
     def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -19,6 +19,7 @@ from visa_proxy.policy.resolve import PolicySet, Tenant
 from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.components import Components, check_installed, needs_shield
 from visa_proxy.server.drafts import Drafts
+from visa_proxy.server.engine import named
 from visa_proxy.server.plan import Plan
 from visa_proxy.shield.pipeline import Shield
 from visa_proxy.shield.trace import Trace
@@ -58,7 +59,7 @@ class Host:
     async def _open(self) -> Components:
         session = await self._stack.enter_async_context(new_session())
         await self._stack.enter_async_context(self._watcher)
-        components = Components(self._config, session)
+        components = Components(self._config, session, models=named(self.policies))
         self._stack.push_async_callback(components.close)
         return components
 
@@ -89,16 +90,14 @@ def chosen(policies: PolicySet, tenant: str | None, profile: str | None) -> Tena
     names = sorted(policies.tenants)
     if tenant is None and len(names) == 1:
         tenant = names[0]
-    if tenant not in policies.tenants:
-        raise ConfigError(
-            [f"litellm_params: tenant: found {tenant!r}; allowed: {', '.join(names) or 'none, there is no policy'}"]
-        )
+    if tenant is None or tenant not in policies.tenants:
+        raise ConfigError([f"tenant: found {tenant!r}; allowed: {', '.join(names) or 'none, there is no policy'}"])
     found = policies.tenants[tenant]
     if profile is None:
         return found
     if profile not in found.profiles:
         allowed = ", ".join(sorted(found.profiles))
-        raise ConfigError([f"litellm_params: profile: tenant {tenant!r} has no profile {profile!r}; allowed: {allowed}"])
+        raise ConfigError([f"profile: tenant {tenant!r} has no profile {profile!r}; allowed: {allowed}"])
     return dataclasses.replace(found, default_profile=found.profiles[profile], experiments=())
 
 

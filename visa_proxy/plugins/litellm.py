@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from litellm.exceptions import GuardrailRaisedException
 from litellm.integrations.custom_guardrail import CustomGuardrail
+from litellm.llms.base_llm.guardrail_translation import base_translation
 from litellm.types.guardrails import GuardrailEventHooks
 
 from visa_proxy.errors import ConfigError, NotReady, RequestError, RewriteRefused
@@ -45,6 +46,8 @@ class VisaGuardrail(CustomGuardrail):
 
         Raises ConfigError or MissingExtra, which ends LiteLLM's start.
         """
+        if not hasattr(base_translation, "StreamTransformSink"):
+            raise ConfigError(["this LiteLLM drops every change to a stream; install litellm>=1.94"])
         self._host = host_of()
         self._name = chosen(self._host.policies, tenant, profile).name
         self._profile = profile
@@ -72,9 +75,7 @@ class VisaGuardrail(CustomGuardrail):
         try:
             return {**inputs, **await self._said(texts, request_data)}
         except (RequestError, RewriteRefused, NotReady) as error:
-            raise GuardrailRaisedException(
-                self.guardrail_name, error.message, should_wrap_with_default_message=False, status_code=error.status
-            ) from error
+            raise GuardrailRaisedException(self.guardrail_name, error.message, should_wrap_with_default_message=False) from error
         except Exception as error:
             # Whatever it is, the model's own answer is better than none.
             logger.error("rewriting failed: %s", type(error).__name__, exc_info=logger.isEnabledFor(logging.DEBUG))

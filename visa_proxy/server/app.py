@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,6 +26,8 @@ from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.guardrail import PATH as GUARDRAIL
 from visa_proxy.server.health import health_routes
 from visa_proxy.server.state import State, of_this_process
+from visa_proxy.server.tracing.settings import wanted
+from visa_proxy.server.tracing.spans import Tracing
 from visa_proxy.server.types import App, Receive, Scope, Send
 from visa_proxy.server.v1 import V1
 
@@ -45,6 +48,7 @@ class Proxy:
         self._config = config
         self._encoder = encoder
         self._state = state or of_this_process()
+        self._traced = wanted(os.environ)
         self._watcher = PolicyWatcher(config.policies, bases=config.bases, on_change=self._changed)
         if needs_shield(self._watcher.current):
             check_installed(config)
@@ -62,6 +66,10 @@ class Proxy:
     def policies(self) -> PolicySet:
         """Those in force."""
         return self._watcher.current
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """What the lifespan does, for a host that has a lifespan of its own."""
+        return self._lifespan(self._app)
 
     def _changed(self, policies: PolicySet) -> None:
         if self.gateway is not None:
@@ -81,10 +89,15 @@ class Proxy:
             components = Components(self._config, session, self._encoder, models=named(watcher.current), inner=self._inner)
             stack.push_async_callback(components.close)
             self._announce(watcher.current)
-            if needs_shield(watcher.current):
+            if self._inner is not None:
+                components.follow(watcher.current)  # in the background: the server we run in does not wait for our models
+            elif needs_shield(watcher.current):
                 await components.ensure()
             bases = open_bases(self._config.bases, session, inner=self._inner)
-            self.gateway = gateway = Gateway(self._config, watcher, bases, components, self._state, Deadlines())
+            tracing = Tracing(self._config.bases, os.environ) if self._traced else None
+            if tracing is not None:
+                stack.push_async_callback(tracing.close)
+            self.gateway = gateway = Gateway(self._config, watcher, bases, components, self._state, Deadlines(), tracing)
             app.router.routes.extend(health_routes(gateway))
             self._v1 = V1(gateway)
             yield

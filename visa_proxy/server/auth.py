@@ -11,8 +11,7 @@ def authenticate(headers: dict[bytes, bytes], policies: PolicySet) -> Tenant:
 
     Raises AuthenticationError.
     """
-    named = headers.get(b"api-key") or headers.get(b"x-api-key") or b""
-    key = bearer(headers) or named.decode("latin-1").strip()
+    key = presented(headers)
     if not key:
         raise AuthenticationError(
             "You didn't provide an API key. Provide it in an Authorization header: Authorization: Bearer YOUR_KEY",
@@ -22,6 +21,12 @@ def authenticate(headers: dict[bytes, bytes], policies: PolicySet) -> Tenant:
     if tenant is None:
         raise AuthenticationError("Incorrect API key provided.", param="Authorization")
     return tenant
+
+
+def presented(headers: dict[bytes, bytes]) -> str:
+    """The key of a request, or ""."""
+    named = headers.get(b"api-key") or headers.get(b"x-api-key") or b""
+    return bearer(headers) or named.decode("latin-1").strip()
 
 
 def bearer(headers: dict[bytes, bytes]) -> str | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from visa_proxy.llm.base import Endpoint
+from visa_proxy.llm.base import Endpoint, Exchange
 from visa_proxy.policy.config import ServerConfig
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.policy.watch import PolicyWatcher
@@ -22,6 +23,7 @@ from visa_proxy.server.plan import Plan
 from visa_proxy.server.relay import relay, request_headers
 from visa_proxy.server.state import State
 from visa_proxy.server.surfaces.base import Key
+from visa_proxy.server.tracing.spans import Tracing
 from visa_proxy.shield.trace import Trace, usage
 
 logger = logging.getLogger("visa_proxy.requests")
@@ -37,6 +39,8 @@ class Gateway:
     components: Components
     state: State
     deadlines: Deadlines
+    tracing: Tracing | None = None
+    """None: nothing is traced."""
 
     def __post_init__(self) -> None:
         # At hand, because every request needs them.
@@ -72,7 +76,12 @@ class Gateway:
     async def pass_on(self, call: Call, tenant: Tenant, path: str, body: bytes | None = None) -> None:
         """The client's request to its base, and the answer, byte for byte. `body`: instead of the client's."""
         body = body or await call.body(self.max_body(tenant)) or None
-        asking = self.base(tenant).request(call.method, path, headers=request_headers(call), body=body)
+
+        def make(headers: list[tuple[str, str]]) -> AbstractAsyncContextManager[Exchange]:
+            return self.base(tenant).request(call.method, path, headers=headers, body=body)
+
+        headers = request_headers(call)
+        asking = make(headers) if self.tracing is None else self.tracing.ask(tenant, call.method, path, headers, make)
         await relay(call, asking, idle_s=tenant.limits.idle_s)
 
     def relayed(self, call: Call, plan: Plan, why: str) -> None:
@@ -96,6 +105,8 @@ class Gateway:
         statuses = [trace.status for trace in traces.values()] or ["skipped:empty"]
         visa: dict[str, Any] = {"status": next((status for status in statuses if status != "adapted"), "adapted")}
         visa |= {"tenant": tenant.name, "profile": profile.name}
+        if self.tracing is not None:
+            self.tracing.report(visa, traces)
         if len(traces) == 1:
             return visa | next(iter(traces.values())).to_dict()
         if any(trace.attempts for trace in traces.values()):

@@ -20,9 +20,22 @@ def ask(call: Call, gateway: Gateway, plan: Plan, method: str, path: str, body: 
 
     `body` is the first base's. A second one that the policy names gets the same, with its own model's name where its config gives one.
     """
+
+    def make(headers: list[tuple[str, str]]) -> Asking:
+        return _asking(call, gateway, plan, method, path, body, headers)
+
+    headers = request_headers(call, plain=plain)
+    if gateway.tracing is None:
+        return make(headers)
+    model = plan.request.model or gateway.default_model(plan.tenant)
+    return gateway.tracing.ask(plan.tenant, method, path, headers, make, model=model)
+
+
+def _asking(
+    call: Call, gateway: Gateway, plan: Plan, method: str, path: str, body: bytes | None, headers: list[tuple[str, str]]
+) -> Asking:
     tenant = plan.tenant
     first = gateway.base(tenant)
-    headers = request_headers(call, plain=plain)
     if tenant.failover is None or plan.pinned:
         return first.request(method, path, headers=headers, body=body)
     second = gateway.bases[tenant.failover]

@@ -61,13 +61,19 @@ class V1:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gateway = self._gateway
         call = Call(scope, receive, send)
+        # A slash at the end makes no other surface, or it would be a way around the rewriting.
+        endpoint, method, handler = _route(call, call.path.rstrip("/"))
+        if self._gateway.tracing is None:
+            await self._serve(call, endpoint, method, handler)
+        else:
+            with self._gateway.tracing.request(call, endpoint):
+                await self._serve(call, endpoint, method, handler)
+
+    async def _serve(self, call: Call, endpoint: str, method: str, handler: Handler) -> None:
+        gateway = self._gateway
         started = time.perf_counter()
         gateway.metrics.in_flight.inc()
-        # A slash at the end makes no other surface, or it would be a way around the rewriting.
-        route = call.path.rstrip("/")
-        endpoint, method, handler = _route(call, route)
         try:
             await self._answer(call, method, handler)
         except ClientGone:

@@ -226,8 +226,8 @@ class _Job:
         trace.attempts += asked.candidates
         with trace.stage("rewrite"):
             rewrites = await self._shield.rewriter.rewrite(request, timeout_s=self._patience())
-        trace.prompt_tokens += rewrites.prompt_tokens
-        trace.completion_tokens += rewrites.completion_tokens
+            trace.prompt_tokens += rewrites.prompt_tokens
+            trace.completion_tokens += rewrites.completion_tokens
         with trace.stage("verify"):
             return await asyncio.gather(
                 *(

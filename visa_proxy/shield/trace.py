@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +15,19 @@ from visa_proxy.values import ValueVector
 
 MAX_LISTED: Final = 32
 """Refusals that a trace lists: a long answer may have more."""
+
+
+_watch: ContextVar[Callable[[str, Trace], AbstractContextManager[None]] | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watched_by(watch: Callable[[str, Trace], AbstractContextManager[None]]) -> Iterator[None]:
+    """While the context lasts, every stage of this request, and of the tasks that it starts, runs within `watch(name, trace)`."""
+    before = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(before)
 
 
 @dataclass
@@ -46,9 +61,14 @@ class Trace:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage, also when it fails."""
+        watch = _watch.get()
         started = time.perf_counter()
         try:
-            yield
+            if watch is None:
+                yield
+            else:
+                with watch(name, self):
+                    yield
         finally:
             elapsed = (time.perf_counter() - started) * 1000
             self.timings_ms[name] = self.timings_ms.get(name, 0.0) + elapsed

@@ -65,7 +65,8 @@ def _serve(assignment: Assignment) -> None:
     # Files are named for the worker's place and not for its process: who takes the place goes on counting where the other ended.
     values.ValueClass = values.MultiProcessValue(lambda: assignment.index)  # type: ignore[no-untyped-call]
     config = assignment.config
-    channel = Channel(socket.socket(fileno=assignment.channel))
+    # Without its parent's ear a worker knows neither kept responses nor the rewriter: it ends in order, and another takes its place.
+    channel = Channel(socket.socket(fileno=assignment.channel), lost=lambda: signal.raise_signal(signal.SIGTERM))
     history = SharedHistory(channel)
     state = State(
         shared_metrics(assignment.metrics),

@@ -10,6 +10,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from visa_proxy.errors import RateLimited
@@ -22,9 +24,12 @@ _DIGEST: Final = 16
 _EMPTY: Final = bytes(_DIGEST)
 
 
-def new_table(workers: int) -> int:
-    """A file descriptor for `workers` processes to share; the file has no name, so that nothing is left of it, however they end."""
-    with tempfile.TemporaryFile(prefix="visa-proxy-") as file:
+def new_table(workers: int, folder: Path | None = None) -> int:
+    """A file descriptor for `workers` processes to share; the file has no name, so that nothing is left of it, however they end.
+
+    `folder`: where it is, preferably in memory; None: where temporary files are.
+    """
+    with tempfile.TemporaryFile(prefix="visa-proxy-", dir=folder) as file:
         file.truncate(_bytes(workers))
         return os.dup(file.fileno())
 
@@ -52,7 +57,7 @@ class SharedLimiter:
         self._known: dict[str, tuple[bytes, int]] = {}
         """Digest and row of tenants by name; another tenant may have taken the row meanwhile."""
 
-    def enter(self, tenant: Tenant) -> contextlib.AbstractContextManager[None]:
+    def enter(self, tenant: Tenant) -> SharedSlot:
         """A slot to hold while the request runs. Raises RateLimited with `retry-after`."""
         capacity = float(tenant.limits.requests_per_minute)
         with self._locked():
@@ -62,22 +67,15 @@ class SharedLimiter:
             self._at[row] = now
             admit(tenant, self._busy(row), tokens)
             self._tokens[row] = tokens - 1
-            self._running[row * self._workers + self._worker] += 1
-        return self._slot(row * self._workers + self._worker)
+            cell = row * self._workers + self._worker
+            self._running[cell] += 1
+        return SharedSlot(self._running, cell)
 
     def end(self, worker: int) -> None:
         """Give back what `worker` held when it ended."""
         with self._locked():
             for row in range(ROWS):
                 self._running[row * self._workers + worker] = 0
-
-    @contextlib.contextmanager
-    def _slot(self, cell: int) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            # No lock: nobody else writes here, and the row stays this tenant's while the cell is not 0.
-            self._running[cell] -= 1
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -110,6 +108,23 @@ class SharedLimiter:
 
     def _digest(self, row: int) -> bytes:
         return bytes(self._digests[row * _DIGEST : (row + 1) * _DIGEST])
+
+
+class SharedSlot:
+    """Counts a request as running until it is left."""
+
+    __slots__ = ("_cell", "_running")
+
+    def __init__(self, running: memoryview[int], cell: int) -> None:
+        self._running = running
+        self._cell = cell
+
+    def __enter__(self) -> SharedSlot:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # No lock: nobody else writes here, and the row stays this tenant's while the cell is not 0.
+        self._running[self._cell] -= 1
 
 
 def _bytes(workers: int) -> int:

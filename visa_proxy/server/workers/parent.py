@@ -34,7 +34,7 @@ STEADY_S: Final = 60.0
 """A worker that served this long starts again at the shortest wait."""
 REFUSED: Final = (2, 3)
 """How a worker ends when it cannot even start, with the config as it is."""
-MARGIN_S: Final = 15.0
+MARGIN_S: Final = 10.0
 """For what a worker closes once its requests are done; then it is killed."""
 _BACKLOG: Final = 2048
 
@@ -63,7 +63,7 @@ class Workers:
         self._command = [sys.executable, "-m", "visa_proxy.engines.tether", str(os.getpid()), *command]
         self._address = address
         self._metrics = metrics
-        self._table = new_table(config.workers)
+        self._table = new_table(config.workers, metrics)
         self._limiter = SharedLimiter(self._table, worker=0, workers=config.workers)
         self._handlers: dict[str, Callable[..., Any]] = history.Keeper().handlers
         self._engine: engine.Keeper | None = None
