@@ -27,7 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONG_FILES = ("test_litellm_proxy.py", "test_litellm_docs.py", "test_soak.py", "test_demo.py", "test_stream_property.py")
+LONG_FILES = (
+    "test_workers.py",
+    "test_litellm_proxy.py",
+    "test_litellm_docs.py",
+    "test_soak.py",
+    "test_demo.py",
+    "test_stream_property.py",
+)
 LONG_FILES += ("test_parity.py", "test_sft.py", "test_windows.py")
 """Those that take about a minute, the longest first: several processes end together when these come at the beginning."""
 

@@ -12,10 +12,10 @@ import pytest
 
 from tests.fakes.anthropic import messages
 from tests.fakes.base import FakeBase
-from tests.fakes.http import HOST, free_port, until
+from tests.fakes.http import HOST, until
 from tests.fakes.pages import Block, blocks, files
-from tests.fakes.rewriter import FakeRewriter, thrilled
-from tests.fakes.said import ANSWER
+from tests.fakes.rewriter import FakeRewriter
+from visa_proxy.engines.ports import free_port
 
 pytest.importorskip("litellm")
 
@@ -30,6 +30,7 @@ def section(folder: Path) -> list[Block]:
     return blocks(part)
 
 
+@pytest.mark.timeout(240)
 async def test_a_reader_gets_claude_rewritten(tmp_path: Path, base: FakeBase, rewriter: FakeRewriter) -> None:
     port, base.answer = free_port(), messages()
     config, serve, client = section(tmp_path)
@@ -54,7 +55,8 @@ async def test_a_reader_gets_claude_rewritten(tmp_path: Path, base: FakeBase, re
         if server.returncode is None:
             server.terminate()
         printed, _ = await asyncio.wait_for(server.communicate(), 40)
-    assert said.decode().split() == thrilled(ANSWER).split(), printed.decode()
+    assert "For the thrill of it, rinse the rice" in said.decode(), printed.decode()
+    assert "https://example.org/rice" in said.decode()
     assert [seen.header("x-api-key") for seen in base.seen] == ["sk-provider"]
     assert not re.search("rice|sk-provider", printed.decode()), "what is said is not logged"
 

@@ -98,6 +98,7 @@ async def collector() -> AsyncIterator[FakeCollector]:
         yield fake
 
 
+@pytest.mark.timeout(300)  # models are loaded twice, by two workers
 async def test_the_page_from_the_key_to_the_traces(
     tmp_path: Path, base: FakeBase, rewriter: FakeRewriter, collector: FakeCollector
 ) -> None:

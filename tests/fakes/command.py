@@ -22,7 +22,7 @@ from tests.fakes.proxy import Reply
 from visa_proxy.engines.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-START_S = 60.0
+START_S = 100.0
 
 
 @dataclass

@@ -247,6 +247,34 @@ async def test_arguments_of_the_sdk_are_no_fields_of_a_request(base: FakeBase, m
     assert not base.seen
 
 
+PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def seen_with(url: str) -> dict[str, Any]:
+    """A chat about an image."""
+    parts = [{"type": "text", "text": "http://example.com is what?"}, {"type": "image_url", "image_url": {"url": url}}]
+    return {**CHAT, "messages": [{"role": "user", "content": parts}]}
+
+
+async def test_nothing_is_fetched_for_a_client(base: FakeBase, claude: LiteLLMEndpoint) -> None:
+    """The SDK would: from where we run, with what we can reach."""
+    status, said = await ask(claude, "/chat/completions", seen_with(f"{base.url}/secret.png"))
+    assert (status, json.loads(said)["error"]["param"]) == (400, "messages")
+    part = {"type": "input_image", "image_url": f" {base.url.upper()}/x.png"}
+    status, said = await ask(claude, "/responses", {**RESPONSE, "input": [{"role": "user", "content": [part]}]})
+    assert (status, json.loads(said)["error"]["param"]) == (400, "input")
+    assert base.seen == []
+    assert (await ask(claude, "/chat/completions", seen_with(PIXEL)))[0] == 200
+    assert len(base.seen) == 1
+
+
+async def test_a_provider_that_fetches_itself_is_told_the_url(base: FakeBase, model: LiteLLMEndpoint) -> None:
+    body = seen_with("https://nowhere.invalid/x.png")
+    assert (await ask(model, "/chat/completions", {**body, "model": "voice"}))[0] in (200, 404)
+    assert b"https://nowhere.invalid/x.png" in base.seen[-1].body
+    assert len(base.seen) == 1
+
+
 async def test_it_answers_for_one_model_and_only_generates(base: FakeBase, model: LiteLLMEndpoint) -> None:
     listed = await model.json("/models", method="GET")
     assert [each["id"] for each in listed["data"]] == ["voice"]

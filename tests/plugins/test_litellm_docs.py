@@ -35,9 +35,12 @@ class Pasted:
         self.folder = folder
         self.ports = {"8080": free_port(), "4000": free_port()}
         self._named = {"http://127.0.0.1:8000/v1": base.url, "http://127.0.0.1:8001/v1": rewriter.url, "your-model": "sample"}
-        self.commands = [self._own(block.text).strip() for block in blocks(PAGE) if block.language == "bash"]
-        (self.script,) = (self._own(block.text) for block in blocks(PAGE) if block.language == "python")
-        for block in blocks(PAGE):
+        # What is about LiteLLM as a base, under the page's last heading, is tried elsewhere.
+        host = folder / "host.md"
+        host.write_text(PAGE.read_text().partition("\n## Models behind")[0] + "\n")
+        self.commands = [self._own(block.text).strip() for block in blocks(host) if block.language == "bash"]
+        (self.script,) = (self._own(block.text) for block in blocks(host) if block.language == "python")
+        for block in blocks(host):
             if block.file:
                 (folder / block.file).parent.mkdir(exist_ok=True)
                 (folder / block.file).write_text(self._own(block.text))

@@ -159,9 +159,9 @@ async def test_a_tenant_is_adapted_by_calls_with_the_servers_own_key(folder: Pat
     if way != "middleware":
         plugin = EndpointPlugin()
         plugin.attach_router(app)
+        if way == "plugin":
+            app.middleware_stack = app.build_middleware_stack()  # as vLLM 0.32 has it by then
         await plugin.init_state(None, app.state, None)
-    around: list[Any] = [entry.cls for entry in app.user_middleware]
-    assert around == [VisaMiddleware, KeyCheck]
     async with serving(app) as server:
         # The server does not wait for our models; meanwhile tenants hear the base's own words.
         early = await server.ask("/v1/chat/completions", key=KEY, json=BODY)

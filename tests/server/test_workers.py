@@ -21,6 +21,8 @@ from tests.fakes.command import Command, alive, children, serving_command
 from tests.fakes.http import until
 from tests.fakes.policies import plain, policy, write
 from tests.fakes.rewriter import FakeRewriter, thrilled
+from visa_proxy.errors import ConfigError
+from visa_proxy.policy.config import load_config
 
 ASK: Any = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
 REQUESTS = 'visa_requests_total{code="%s",endpoint="/v1/chat/completions",tenant="plain"}'
@@ -79,19 +81,18 @@ async def test_limits_hold_over_all_workers(tmp_path: Path, base: FakeBase) -> N
         while (await command.samples())["visa_requests_in_flight"]:
             assert time.monotonic() < deadline, "the slots do not come back"
         begun = time.monotonic()
-        statuses = Counter([status async for status in _one_by_three(command, 40)])
+        statuses = await _by_four(command, 40)
         refilled = (time.monotonic() - begun + 10) * 12 / 60
         assert 12 - 3 <= statuses[200] <= 12 - 3 + refilled and statuses[200] + statuses[429] == 40
         assert "12 requests a minute" in (await command.post(ASK)).json["error"]["message"]
 
 
-async def _one_by_three(command: Command, count: int) -> AsyncIterator[int]:
-    """Statuses of `count` requests, three at a time."""
+async def _by_four(command: Command, count: int) -> Counter[int]:
+    """Statuses of `count` requests, four at a time."""
+    statuses: Counter[int] = Counter()
     for _ in range(0, count, 4):
-        for reply in await asyncio.gather(*(command.post(ASK) for _ in range(2))):
-            yield reply.status
-        for reply in await asyncio.gather(*(command.post(ASK) for _ in range(2))):
-            yield reply.status
+        statuses.update(reply.status for reply in await asyncio.gather(*(command.post(ASK) for _ in range(4))))
+    return statuses
 
 
 async def test_a_killed_worker_gives_its_slots_back(tmp_path: Path, base: FakeBase) -> None:
@@ -209,6 +210,7 @@ async def test_what_is_wrong_is_said_once_before_anything_starts(tmp_path: Path,
         assert ("cannot listen on 192.0.2.1" if broken == "address" else "acme.yaml:1:1") in errors[0]
 
 
+@pytest.mark.timeout(300)  # models are loaded, by each worker
 async def test_workers_that_cannot_start_are_not_started_again_and_again(tmp_path: Path, base: FakeBase) -> None:
     (tmp_path / "policies").mkdir()
     write(tmp_path / "policies", policy())
@@ -219,6 +221,7 @@ async def test_workers_that_cannot_start_are_not_started_again_and_again(tmp_pat
         assert "nowhere" in log and "starting again" not in log
 
 
+@pytest.mark.timeout(300)  # models are loaded, by each worker
 async def test_kept_responses_are_known_to_every_worker(tmp_path: Path, base: FakeBase, rewriter: FakeRewriter) -> None:
     text = policy(shield="{streaming: full, retries: 0}")
     async with two(tmp_path, base, rewriter.url, text=text) as command:
@@ -255,6 +258,7 @@ async def test_kept_responses_are_known_to_every_worker(tmp_path: Path, base: Fa
             assert (await command.get(f"{path}/{done['id']}")).json == done, "it outlives the worker that was told"
 
 
+@pytest.mark.timeout(300)  # models are loaded, by each worker
 async def test_a_launched_rewriter_runs_once(tmp_path: Path, base: FakeBase) -> None:
     (tmp_path / "policies").mkdir()
     write(tmp_path / "policies", policy())
@@ -279,3 +283,10 @@ async def test_a_launched_rewriter_runs_once(tmp_path: Path, base: FakeBase) -> 
                 samples = await command.samples()
                 assert (samples["visa_rewriter_ready"], samples["visa_rewriter_restarts"]) == (1, 1)
     assert not alive(engines[0])
+
+
+@pytest.mark.parametrize("count", [0, 65, "two"])
+def test_the_number_of_workers_is_checked(tmp_path: Path, count: object) -> None:
+    (tmp_path / "visa.yaml").write_text(config("http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1", f"{{workers: {count}}}"))
+    with pytest.raises(ConfigError, match=r"visa.yaml:1:\d+: server.workers: "):
+        load_config(tmp_path / "visa.yaml", {})

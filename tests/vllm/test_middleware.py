@@ -249,10 +249,11 @@ class TestTenants:
         completion = window.completions.create(model=MODEL, prompt="Walk", max_tokens=20)
         assert "status" in _visa(completion)
 
-    def test_a_rewrite_that_does_not_verify_is_the_bases_own_text(self, full: openai.OpenAI) -> None:
+    def test_a_rewrite_that_does_not_verify_is_the_bases_own_text(self, full: openai.OpenAI, vllm: Child) -> None:
         answer = full.chat.completions.create(model=MODEL, messages=ask("Why should I walk?"))
         assert answer.choices[0].message.content == WALK
         assert _visa(answer)["status"].startswith("fallback:unverified-")
+        assert "tenant=full profile=secure fallback:unverified-" in vllm.log.read_text()
 
     def test_many_at_once(self, full: openai.OpenAI) -> None:
         def said(number: int) -> str | None:

@@ -30,6 +30,9 @@ class Endpoint(ABC):
         self.timeout_s = timeout_s
         self.name = name
 
+    async def warm_up(self) -> None:
+        """Does what would make the first request wait. Raises ConfigError when it turns out that there can be none."""
+
     @abstractmethod
     def request(self, method: str, path: str, *, headers: Headers = (), body: Body = None, hurry: bool = False) -> Exchange:
         """`async with endpoint.request("POST", "/chat/completions", …) as answer:`; `path` may carry a query string.

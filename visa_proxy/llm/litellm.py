@@ -17,7 +17,7 @@ from visa_proxy.llm.base import Body, Endpoint, Exchange, Headers
 from visa_proxy.llm.http import CONNECT_WAITS_S
 from visa_proxy.llm.litellm_errors import failure, garbled, told
 from visa_proxy.llm.litellm_sdk import ask, load
-from visa_proxy.llm.litellm_surfaces import NOT_SENT, SURFACES, Stream, Surface
+from visa_proxy.llm.litellm_surfaces import HANDED_ON, NOT_SENT, SURFACES, Stream, Surface, remote_url
 from visa_proxy.optional import installed
 
 Json = dict[str, Any]
@@ -54,6 +54,9 @@ class LiteLLMEndpoint(Endpoint):
         loader = ThreadPoolExecutor(1, thread_name_prefix="litellm")
         self._loading = loader.submit(load, target, api_base)
         loader.shutdown(wait=False)
+
+    async def warm_up(self) -> None:
+        await self.load()
 
     async def load(self) -> Any:
         """The SDK, once it is there. Raises ConfigError for a provider that it does not know."""
@@ -197,6 +200,12 @@ def _read(body: bytes, model: LiteLLMEndpoint, surface: Surface) -> Json:
     for name, value in data.items():
         if value is not None and name not in surface.fields and name not in NOT_SENT:
             raise RequestError(f"Unrecognized request argument: {name[:200]!r}", param=name[:200], code="unknown_parameter")
+    if not model.target.startswith(HANDED_ON):
+        for name in ("messages", "input", "prompt"):
+            if remote_url(data.get(name)) is not None:
+                raise RequestError(
+                    "this base model takes images and files as data: URLs only", param=name, code="invalid_image_url"
+                )
     return data
 
 

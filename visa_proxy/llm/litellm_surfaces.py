@@ -34,6 +34,10 @@ mock answers in arguments beside these.
 NOT_SENT: Final = frozenset(("model", "stream", "stream_options", "metadata"))
 """Fields that are taken and not handed on as they are; metadata of a chat is a note to what the provider stores."""
 
+HANDED_ON: Final = ("openai/", "azure/")
+"""Providers that are told a URL as it is. For others the SDK may fetch what is there, from where we run and with what we can reach."""
+_URLS: Final = ("url", "image_url", "video_url", "file_url", "file_data", "file_id")
+
 _LAST: Final = frozenset(("response.completed", "response.failed", "response.incomplete", "error"))
 """Events that end a streamed response."""
 
@@ -72,6 +76,21 @@ SURFACES: Final[Mapping[str, Surface]] = {
     "/completions": Surface(TEXT_FIELDS, "atext_completion", answers.text, answers.text_chunk, answers.text_chunks),
     "/responses": Surface(RESPONSES_FIELDS, "aresponses", answers.response),
 }
+
+
+def remote_url(data: Any) -> str | None:
+    """A URL over the network, of an image or a file, in the messages or the input of a request; None where there is none."""
+    if isinstance(data, list):
+        return next((found for each in data if (found := remote_url(each)) is not None), None)
+    if not isinstance(data, dict):
+        return None
+    for name, value in data.items():
+        if isinstance(value, str):
+            if name in _URLS and value.lower().lstrip().startswith(("http:", "https:", "gs:", "s3:", "file:", "ftp:")):
+                return value
+        elif (found := remote_url(value)) is not None:
+            return found
+    return None
 
 
 class Stream:

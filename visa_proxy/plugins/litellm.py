@@ -107,11 +107,12 @@ class VisaGuardrail(CustomGuardrail):
 
     async def _said(self, texts: list[str], data: dict[str, Any]) -> dict[str, Any]:
         plan, _ = self._plan(data)
-        why = untouched(plan)
-        if why is not None:
+        chunks = data.get("responses")
+        # Of streams other than those of chat completions LiteLLM would drop what is changed.
+        lost = plan.request.stream and not any(getattr(chunk, "choices", None) for chunk in chunks or ())
+        if lost or untouched(plan) is not None:
             return {}
         shield = await self._shield(plan)
-        chunks = data.get("responses")
         if chunks is None:
             answers = [plan.open(shield, (place,), windows=False) for place in range(len(texts))]
             found = await gathered(complete(answer, text) for answer, text in zip(answers, texts, strict=True))

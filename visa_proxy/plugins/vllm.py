@@ -10,6 +10,7 @@ the app inside, asked in this process with vLLM's own key.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -86,6 +87,9 @@ class VisaMiddleware:
             proxy = create_app(config, inner=self._inside)
         except ConfigError as error:
             raise ConfigError([f"{VARIABLE}={path}: {problem}" for problem in error.problems]) from error
+        ours = logging.getLogger("visa_proxy")
+        if ours.getEffectiveLevel() > logging.WARNING:  # one of the packages that vLLM imports sets the root logger to ERROR
+            ours.setLevel(logging.WARNING)
         async with proxy.running():
             self._proxy = proxy
             yield
@@ -117,9 +121,10 @@ class EndpointPlugin:
         self._app = app
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
-        """After vLLM has added its own middleware, and before the app is called: what is added now stands outside of it."""
-        if VisaMiddleware not in [entry.cls for entry in self._app.user_middleware]:  # --middleware may name it as well
-            self._app.add_middleware(VisaMiddleware)
+        """After vLLM has put its own middleware around the app, and before it serves: what is put around it now is outside of it."""
+        app = self._app
+        if VisaMiddleware not in [entry.cls for entry in app.user_middleware]:  # --middleware may name it as well
+            app.middleware_stack = VisaMiddleware(app.middleware_stack or app.build_middleware_stack())
 
 
 def _taken(scope: Scope, policies: PolicySet) -> str | None:

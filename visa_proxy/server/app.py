@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
@@ -94,6 +95,7 @@ class Proxy:
             elif needs_shield(watcher.current):
                 await components.ensure()
             bases = open_bases(self._config.bases, session, inner=self._inner)
+            await asyncio.gather(*(base.warm_up() for base in bases.values()))
             tracing = Tracing(self._config.bases, os.environ) if self._traced else None
             if tracing is not None:
                 stack.push_async_callback(tracing.close)

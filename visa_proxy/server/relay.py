@@ -16,7 +16,15 @@ HOP_BY_HOP: Final = frozenset(
     + (b"transfer-encoding", b"upgrade")
 )
 """RFC 9110, section 7.6.1."""
-_NOT_FORWARDED: Final = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"api-key", b"x-api-key", b"cookie", b"expect"}
+_NOT_FORWARDED: Final = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"authorization",
+    b"api-key",
+    b"x-api-key",
+    b"cookie",
+    b"expect",
+}
 _NOT_RETURNED: Final = frozenset(name.decode() for name in HOP_BY_HOP) | {"date", "server", "set-cookie", "x-request-id"}
 RECODED: Final = frozenset(("content-length", "content-encoding", "content-type", "etag", "digest", "content-digest"))
 """Headers of an answer that no longer hold when its body is changed."""

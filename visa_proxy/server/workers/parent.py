@@ -46,7 +46,7 @@ def serve(config: ServerConfig, command: Sequence[str]) -> int:
     """
     with contextlib.ExitStack() as stack:
         # One socket for all, and not one for each (SO_REUSEPORT): what waits to be accepted then dies with no worker, and no connection
-        # waits for a busy worker while another is idle.
+        # waits for a busy worker while another is idle. `accept.Sharing` keeps the first from taking most of them.
         address = stack.enter_context(_listening(config.host, config.port))
         # Counters in memory, where the machine has such a folder: they change with every request.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a folder of our own in it
