@@ -34,8 +34,10 @@ LONG_FILES = (
     "test_soak.py",
     "test_demo.py",
     "test_stream_property.py",
+    "test_parity.py",
+    "test_sft.py",
+    "test_windows.py",
 )
-LONG_FILES += ("test_parity.py", "test_sft.py", "test_windows.py")
 """Those that take about a minute, the longest first: several processes end together when these come at the beginning."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.policy.config import BUNDLED, Inner, Launch, LiteLLM, load_config, read_config
+from visa_proxy.policy.config import BUNDLED, Endpoint, Inner, Launch, LiteLLM, load_config, read_config
 
 FULL = """\
 server: {host: 0.0.0.0, port: 9000, admin_key_env: ADMIN}
@@ -34,8 +34,7 @@ def problems_of(path: Path) -> str:
 
 def test_full_config_has_secrets_and_absolute_paths(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, FULL), {"ADMIN": "hush-a", "BASE": "hush-b"})
-    base = config.bases["default"]
-    assert (base.url, base.api_key, base.timeout_s, base.model) == ("http://127.0.0.1:8000/v1", "hush-b", 30, "m")
+    assert config.bases["default"] == Endpoint("http://127.0.0.1:8000/v1", "m", "hush-b", timeout_s=30)
     assert (config.host, config.port, config.admin_key) == ("0.0.0.0", 9000, "hush-a")
     assert config.policies == tmp_path / "tenants"
     assert config.detector.path == str(tmp_path / "weights/detector") and config.translator.path == BUNDLED

@@ -30,7 +30,7 @@ class Endpoint(ABC):
         self.timeout_s = timeout_s
         self.name = name
 
-    async def warm_up(self) -> None:
+    async def warm_up(self) -> None:  # noqa: B027 - most have nothing to do
         """Does what would make the first request wait. Raises ConfigError when it turns out that there can be none."""
 
     @abstractmethod
