@@ -9,7 +9,7 @@ PIP_LITELLM := .venv-litellm/bin/python -m pip install $(PIP_FLAGS) --constraint
 PIP_VLLM := .venv-vllm/bin/python -m pip install $(PIP_FLAGS) --constraint constraints-vllm.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-vllm bench results clean
+.PHONY: help demo test check format test-vllm bench bench-vllm results clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ format: $(VENV)/.dev  ## reformat the code
 
 test-vllm: .venv-vllm/.ready  ## the whole path through a real vLLM server (CPU build, own virtual environment)
 	.venv-vllm/bin/python -m pytest -m vllm tests/vllm
+
+bench-vllm: .venv-vllm/.ready  ## measure speculation, prefix cache and one server for both on a real vLLM, and write docs/results
+	.venv-vllm/bin/python benchmarks/rewriter.py
 
 bench: $(VENV)/.dev  ## measure: pass-through cost, whole and streamed, and rewrite latency
 	$(BIN)/python benchmarks/passthrough.py
