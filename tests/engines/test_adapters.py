@@ -80,7 +80,22 @@ def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     assert set(folder.scan()) == {"acme"}
     shutil.rmtree(tmp_path / "acme")
+    assert set(folder.scan()) == {"acme"}, "it may be that a link is made anew"
     assert folder.scan() == {}
+
+
+def test_what_cannot_be_looked_at_takes_no_other_along(tmp_path: Path) -> None:
+    publish(tmp_path / "acme")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / CONFIG).write_text("[" * 100_000)
+    publish(tmp_path / "odd")
+    header = b'{"t":{"dtype":"F32","shape":[1],"data_offsets":[0,"x"]}}'
+    (tmp_path / "odd" / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+    found = Folder(tmp_path).scan()
+    assert isinstance(found["acme"], Adapter)
+    assert found["nested"] == "its files are nested too deeply"
+    assert found["odd"] == f"{WEIGHTS} is not a safetensors file"
 
 
 CONFIG_JSON = {"peft_type": "LORA", "r": 4}

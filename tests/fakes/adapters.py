@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from aiohttp import web
@@ -25,11 +24,15 @@ class LoraServer:
     """Model listing, loading and unloading, with the answers that vLLM 0.32 gives."""
 
     models: dict[str, str] = field(default_factory=lambda: {"base": "/models/base"})
-    """Name to root; the base's, and adapters that were there before."""
-    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    """What was loaded and unloaded, or tried to be."""
-    refuse: str | None = None
-    """Why loading fails."""
+    """Name to path."""
+    told: list[tuple[str, str]] = field(default_factory=list)
+    """("load" or "unload", name) of what was asked for."""
+    refuse: dict[str, str] = field(default_factory=dict)
+    """Why an adapter cannot be loaded."""
+    key: str | None = None
+    """The key without which nothing is answered."""
+    updating: bool = True
+    """Started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
     down: bool = False
     """It answers nothing but 503."""
 
@@ -40,32 +43,37 @@ class LoraServer:
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         return app
 
-    def loaded(self) -> list[tuple[str, bool]]:
-        """(name, in place) of every load that was asked for."""
-        return [(body["lora_name"], body["load_inplace"]) for path, body in self.told if path == "load"]
+    def loaded(self) -> list[str]:
+        """Every load that was asked for."""
+        return [name for what, name in self.told if what == "load"]
 
     async def _list(self, request: web.Request) -> web.Response:
         if self.down:
-            return _error(503, "starting")
-        return web.json_response({"object": "list", "data": [{"id": name, "root": root} for name, root in self.models.items()]})
+            raise web.HTTPServiceUnavailable
+        if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        return web.json_response({"object": "list", "data": [{"id": name, "root": path} for name, path in self.models.items()]})
 
     async def _load(self, request: web.Request) -> web.Response:
+        if not self.updating:
+            return web.json_response({"detail": "Not Found"}, status=404)
         body = await request.json()
-        self.told.append(("load", body))
-        if self.refuse is not None:
-            return _error(500, self.refuse)
-        if body["lora_name"] in self.models and not body["load_inplace"]:
-            return _error(400, "has already been loaded")
-        if not Path(body["lora_path"]).is_dir():  # noqa: ASYNC240
-            return _error(404, "No adapter found")
-        self.models[body["lora_name"]] = body["lora_path"]
+        name, path = body["lora_name"], body["lora_path"]
+        self.told.append(("load", name))
+        if (why := self.refuse.get(name.partition("@")[0])) is not None:
+            return _error(500, why)
+        if name in self.models:
+            return _error(400, f"The lora adapter '{name}' has already been loaded.")
+        if not Path(path).is_dir():  # noqa: ASYNC240
+            return _error(404, f"No adapter found for '{path}'")
+        self.models[name] = path
         return web.Response(text="Success")
 
     async def _unload(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        self.told.append(("unload", body))
-        if self.models.pop(body["lora_name"], None) is None:
-            return _error(404, "cannot be found")
+        name = (await request.json())["lora_name"]
+        self.told.append(("unload", name))
+        if self.models.pop(name, None) is None:
+            return _error(404, f"The lora adapter '{name}' cannot be found.")
         return web.Response(text="Success")
 
 

@@ -263,7 +263,7 @@ def litellm() -> Any:
     import litellm
 
     model = {"litellm_provider": "openai", "mode": "chat", "supports_native_streaming": True, "max_tokens": 4096}
-    litellm.register_model({"sample": {**model, "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}})
+    litellm.register_model({"openai/sample": {**model, "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}})
     return litellm
 
 

@@ -65,7 +65,8 @@ async def falls_back(proxy: Running, status: str, tenant: str = "original", answ
 
 FAULTS: list[tuple[str, Answer, str]] = [
     ("500", answers({"error": "oops"}, 500), "error"),
-    ("400", answers({"error": {"message": "no such adapter"}}, 404), "error"),
+    ("400", answers({"error": {"message": "too long"}}, 400), "error"),
+    ("404", answers({"error": {"message": "no such adapter"}}, 404), "unknown-model"),
     ("502", answers(b"", 502), "unavailable"),
     ("503", answers({"error": "busy"}, 503), "unavailable"),
     ("no-json", answers(b"oops"), "garbled"),

@@ -20,7 +20,7 @@ from openai import AsyncOpenAI
 from tests.fakes.base import FakeBase
 from tests.fakes.child import tail
 from tests.fakes.command import Command, children, serving_command
-from tests.fakes.http import serving, until
+from tests.fakes.http import HOST, serving, until
 from tests.fakes.pages import blocks, files
 from tests.vllm.adapters import write_adapter
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
@@ -237,9 +237,10 @@ async def test_a_vllm_that_runs_already_gets_adapters_too(house: House, tmp_path
         async with guest.client("guest") as client:
             assert await ask(client) == (PEBBLE, "adapted")
         (tmp_path / "policies" / "guest.yaml").write_text(policy.replace("model: guest", f"model: {MODEL}"))
-        async with house.client("acme") as client, asyncio.timeout(START_S):
-            while "guest" in [model.id async for model in client.models.list()]:  # noqa: ASYNC110 - it sends no event
-                await asyncio.sleep(0.2)
+        async with AsyncOpenAI(base_url=f"http://{HOST}:{house.port}/v1", api_key="none") as vllm, asyncio.timeout(START_S):
+            assert any(model.id.startswith("guest@") for model in (await vllm.models.list()).data)
+            while any(model.id.startswith("guest@") for model in (await vllm.models.list()).data):  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
     async with house.client("acme") as client:
         assert (await ask(client))[1] == "adapted"
 

@@ -12,6 +12,9 @@ from typing import Any, Final
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 
+_MAX_HEADER: Final = 100_000_000
+"""Bytes that safetensors itself allows."""
+
 Source = Path | Mapping[str, Path]
 """A folder with a folder for each adapter, or the folder of each by name."""
 Signature = tuple[tuple[int, int, int], ...]
@@ -45,24 +48,40 @@ class Folder:
     def scan(self) -> dict[str, Adapter | str]:
         """Every adapter by name; in the place of one that cannot be loaded the reason. Reads files: not for an event loop.
 
-        One whose files changed since the last scan is still being written, and keeps its last state until the next one.
+        One whose files changed since the last scan is still being written, and keeps its last state until the next one; one that is
+        missing for one scan only, as while a symlink is made anew, does so too.
         """
         folders = self._folders()
+        if folders is None:
+            return {name: adapter for name, (_, adapter) in self._read.items()}
         before, self._seen = self._seen, {name: _signature(path) for name, path in folders.items()}
         for name, signature in self._seen.items():
             settled = before is None or before.get(name) == signature
             if settled and self._read.get(name, (None,))[0] != signature:
                 self._read[name] = signature, _read(name, folders[name])
-        self._read = {name: read for name, read in self._read.items() if name in folders}
+        stay = folders.keys() | (before or {}).keys()
+        self._read = {name: read for name, read in self._read.items() if name in stay}
         return {name: adapter for name, (_, adapter) in self._read.items()}
 
-    def _folders(self) -> dict[str, Path]:
+    def _folders(self) -> dict[str, Path] | None:
+        """None: the folder cannot be read now, which says nothing of what is in it."""
         if not isinstance(self._source, Path):
             return dict(self._source)
         try:
-            return {path.name: path for path in sorted(self._source.iterdir()) if path.is_dir() and not path.name.startswith(".")}
-        except OSError:
+            return {
+                path.name: path for path in sorted(self._source.iterdir()) if not path.name.startswith(".") and _is_folder(path)
+            }
+        except FileNotFoundError:
             return {}
+        except OSError:
+            return None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # what is behind a link is not ours to look at
+        return False
 
 
 def _signature(path: Path) -> Signature:
@@ -83,6 +102,8 @@ def _read(name: str, path: Path) -> Adapter | str:
         return Adapter(name, path.resolve(), _digest(path), int(config["r"]))
     except UnfitAdapter as error:
         return str(error)
+    except RecursionError:
+        return "its files are nested too deeply"
     except OSError as error:
         return f"cannot be read: {error.strerror or type(error).__name__}"
 
@@ -109,8 +130,8 @@ def _check_weights(path: Path) -> None:
     with weights.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         try:
-            header = json.loads(file.read(min(size, 100_000_000)))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            header = json.loads(file.read(min(size, _MAX_HEADER)))
+            ends = [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             raise UnfitAdapter(f"{WEIGHTS} is not a safetensors file") from None
     if weights.stat().st_size != 8 + size + max(ends, default=0):

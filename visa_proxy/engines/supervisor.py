@@ -28,6 +28,8 @@ WATCH_S: Final = 5.0
 """Between two looks at a child that serves."""
 HANG_S: Final = 60.0
 """A child that has not answered for so long hangs, and is killed."""
+_LAST_BYTES: Final = 4096
+"""Of a log, in which its last line is looked for."""
 _SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
 
@@ -103,26 +105,35 @@ class Supervisor:
         except TimeoutError:
             self._signal(process, signal.SIGKILL)
             await process.wait()
+        self._signal(process, signal.SIGKILL)  # whoever of its group is left
 
     async def _keep_running(self) -> None:
         failures = 0
         while True:
             started = time.monotonic()
-            process = await self._spawn()
-            guard = asyncio.get_running_loop().create_task(self._guard(process))
             try:
-                code = await process.wait()
-            finally:
-                guard.cancel()
-                self._ready.clear()
-            # Its own children may have stayed, and hold memory and the port that the next one needs.
-            self._signal(process, signal.SIGKILL)
+                end = f"ended with code {await self._run()} ({self._last_words()})"
+            except OSError as error:  # no memory, no process number, no room for the log: that may pass
+                end = f"cannot be started: {error.strerror or type(error).__name__}"
             failures = 0 if time.monotonic() - started > STEADY_S else failures
             wait = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
             failures += 1
-            logger.error("%s ended with code %s (%s); starting again in %.1f s", self.name, code, self._last_words(), wait)
+            logger.error("%s %s; starting again in %.1f s", self.name, end, wait)
             await asyncio.sleep(wait)
             self.restarts += 1
+
+    async def _run(self) -> int:
+        """One child from its start to its end; the value is its exit code."""
+        process = await self._spawn()
+        guard = asyncio.get_running_loop().create_task(self._guard(process))
+        try:
+            return await process.wait()
+        finally:
+            guard.cancel()
+            self._ready.clear()
+            if process.returncode is not None:
+                # Its own children may have stayed, and hold memory and the port that the next one needs.
+                self._signal(process, signal.SIGKILL)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +171,9 @@ class Supervisor:
 
     def _last_words(self) -> str:
         """The end of the log; of the child before, as long as this one has said nothing."""
-        with contextlib.suppress(OSError):
-            lines = self._log.read_text(errors="replace").strip().splitlines()
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
             if lines:
                 self._words = f"{self._log}: {lines[-1][:300]}"
         return self._words

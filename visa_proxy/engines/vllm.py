@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ NGRAM: Final[dict[str, Any]] = {"method": "ngram", "num_speculative_tokens": 10,
 """A rewriter copies most of its input, so the words that followed the same words there are guessed to come next. Each guess is checked
 by the model itself, which leaves the text as it is; benchmarks/rewriter.py measures what it saves."""
 
+_TOKENS: Final = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 _RANKS: Final = (16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank, from its default on."""
 _AT_ONCE: Final = 8
@@ -62,7 +64,9 @@ def serve_command(
         }
     words = [word for name, value in options.items() if name not in given for word in (name, value) if word is not None]
     program = [python or sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    return [*program, "--model", model, "--host", HOST, "--port", str(port), *words, *args]
+    # A line for each request would fill the disk, and nobody reads it.
+    quiet = ["--disable-uvicorn-access-log"]
+    return [*program, "--model", model, "--host", HOST, "--port", str(port), *quiet, *words, *args]
 
 
 def supervise(
@@ -70,7 +74,8 @@ def supervise(
 ) -> Supervisor:
     """A supervisor for `command`, which serves `model` on `port`.
 
-    It is ready when vLLM says so, and hangs when it no longer generates: its health answers even when its engine stands still.
+    It is ready when vLLM says so, and hangs when it no longer generates: its health answers even when its engine stands still. One that
+    has no time for another token, since it generates for others, does not hang.
     """
     server = f"http://{HOST}:{port}"
     health = HttpEndpoint(session, server, timeout_s=PROBE_S, name="rewriter")
@@ -83,15 +88,21 @@ def supervise(
         except VisaError:
             return False
 
+    generated = ""
+
     async def watch() -> bool:
-        try:
+        nonlocal generated
+        with contextlib.suppress(VisaError):
             await patient.json("/v1/completions", {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0})
-        except VisaError:
-            return False
-        return True
+            return True
+        with contextlib.suppress(VisaError):
+            async with health.request("GET", "/metrics") as answer:
+                lines = (await answer.read()).decode(errors="replace").splitlines()
+            before, generated = generated, "".join(line for line in lines if line.startswith(_TOKENS))
+            return generated != before
+        return False
 
     env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
-    env |= {
-        name: os.environ[name] for name in ("HF_TOKEN",) if name in os.environ
-    }  # the hub's own name for the key to its models
+    if "HF_TOKEN" in os.environ:  # the hub's own name for the key to its models
+        env["HF_TOKEN"] = os.environ["HF_TOKEN"]
     return Supervisor("rewriter", command, probe=probe, watch=watch, env=env, log=log, startup_timeout_s=start_timeout_s)

@@ -243,5 +243,5 @@ class _Builder:
         return ComponentConfig(component.kind, self._path(component.path))
 
     def _path(self, path: str) -> str:
-        """Absolute; relative ones start at the config file's folder."""
-        return path if path == BUNDLED else str((self.document.path.parent / Path(path).expanduser()).resolve())
+        """Absolute; relative ones start at the config file's folder. Symlinks stay: what they name may change, and a venv is one."""
+        return path if path == BUNDLED else os.path.abspath(self.document.path.parent / Path(path).expanduser())  # noqa: PTH100

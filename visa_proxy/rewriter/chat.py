@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,14 @@ _THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 class ChatRewriter:
     """Asks `endpoint` for each candidate in a request of its own: not every server takes `n`, and a prefix cache shares the prompt."""
 
-    def __init__(self, endpoint: Endpoint, *, model: str, style: Style = "full") -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, model: str, style: Style = "full", served: Callable[[str], str] | None = None
+    ) -> None:
+        """`model`: asked for where a request names none. `served`: what the endpoint calls a model or adapter now; None: the same."""
         self._endpoint = endpoint
         self._model = model
         self._style: Style = style
+        self._served = served
         self.reach = REACH[style]
 
     async def rewrite(self, request: RewriteRequest, *, timeout_s: float) -> Rewrites:
@@ -50,8 +55,9 @@ class ChatRewriter:
         )
 
     async def _candidate(self, request: RewriteRequest, index: int) -> tuple[str, int, int]:
+        model = request.model or self._model
         body: dict[str, Any] = {
-            "model": request.model or self._model,
+            "model": model if self._served is None else self._served(model),
             "messages": render(
                 self._style, query=request.query, text=request.text, target=request.target, context=request.context
             ),

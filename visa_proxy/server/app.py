@@ -87,7 +87,8 @@ class Proxy:
         async with contextlib.AsyncExitStack() as stack:
             session = await stack.enter_async_context(new_session())
             watcher = await stack.enter_async_context(self._watcher)
-            components = Components(self._config, session, self._encoder, models=named(watcher.current), inner=self._inner)
+            models, owner = named(watcher.current), self._state.owner
+            components = Components(self._config, session, self._encoder, models=models, inner=self._inner, owner=owner)
             stack.push_async_callback(components.close)
             self._announce(watcher.current)
             if self._inner is not None:
@@ -102,6 +103,7 @@ class Proxy:
             self.gateway = gateway = Gateway(self._config, watcher, bases, components, self._state, Deadlines(), tracing)
             app.router.routes.extend(health_routes(gateway))
             self._v1 = V1(gateway)
+            self._changed(watcher.current)  # what changed while the models were loaded
             yield
 
 

@@ -16,7 +16,7 @@ from visa_proxy.policy.config import BUNDLED, ComponentConfig, Endpoint, Inner, 
 from visa_proxy.policy.resolve import PolicySet
 from visa_proxy.rewriter.chat import ChatRewriter
 from visa_proxy.server.endpoints import open_endpoint
-from visa_proxy.server.engine import Engine, named
+from visa_proxy.server.engine import Engine, EngineState, Owner, named
 from visa_proxy.server.types import App
 from visa_proxy.shield.pipeline import Shield
 
@@ -34,10 +34,11 @@ class Components:
         *,
         models: frozenset[str] = frozenset(),
         inner: App | None = None,
+        owner: Owner | None = None,
     ) -> None:
         """`encoder`: a SentenceEncoder to share; None loads one when it is needed. `models`: of the rewriter, that policies name.
 
-        `inner`: the app of the server we run in.
+        `inner`: the app of the server we run in. `owner`: another process that keeps the rewriter's server; None: this one does.
         """
         self._config = config
         self._session = session
@@ -45,8 +46,16 @@ class Components:
         self._loading: asyncio.Task[Shield] | None = None
         self._inner = inner
         self._models = models
+        self._owner = owner
         self.engine: Engine | None = None
         """The rewriter's server, once it was started, where there is something of it to keep."""
+
+    @property
+    def engine_state(self) -> EngineState | None:
+        """How the rewriter's server is; None where nothing of it is ours to keep, or none was needed yet."""
+        if self._owner is not None:
+            return self._owner.state()
+        return None if self.engine is None else self.engine.state
 
     @property
     def shield(self) -> Shield | None:
@@ -114,7 +123,13 @@ class Components:
             address = self.engine.address
         assert address is not None, "RewriterConfig holds an endpoint or a launch"
         endpoint = open_endpoint(address, self._session, inner=self._inner, name="rewriter")
-        return ChatRewriter(endpoint, model=address.model or "", style=config.style)
+        return ChatRewriter(endpoint, model=address.model or "", style=config.style, served=self._served)
+
+    def _served(self, model: str) -> str:
+        """What the rewriter's server calls a model or adapter now."""
+        if self._owner is not None:
+            return self._owner.served().get(model, model)
+        return model if self.engine is None else self.engine.state.served.get(model, model)
 
     def _encoders(self) -> tuple[Any, Any, Any]:
         # Imported here: they bring torch along, and a pass-through proxy has no use for it.

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from visa_proxy.engines import transformers, vllm
 from visa_proxy.engines.ports import HOST, free_port
@@ -33,6 +33,24 @@ class EngineState:
     """How often a launched one was started again."""
     adapters: Mapping[str, str] = field(default_factory=dict)
     """Model or adapter that a policy names to "ready", or what is the matter."""
+    served: Mapping[str, str] = field(default_factory=dict)
+    """What the server calls the version of an adapter that serves now."""
+
+
+class Owner(Protocol):
+    """Another process that keeps the rewriter's server."""
+
+    def want(self, models: frozenset[str]) -> None:
+        """Policies need it, and name `models`: it is started unless it was."""
+        ...
+
+    def state(self) -> EngineState | None:
+        """None: there is none to keep, or none was needed yet."""
+        ...
+
+    def served(self) -> Mapping[str, str]:
+        """What the server calls the version of an adapter that serves; not much older than a second."""
+        ...
 
 
 class Engine:
@@ -67,10 +85,14 @@ class Engine:
     @property
     def state(self) -> EngineState:
         """As it is now."""
-        adapters = {} if self._voices is None else self._voices.states
-        if self._supervisor is None:
-            return EngineState(launched=False, adapters=adapters)
-        return EngineState(True, self._supervisor.ready, self._supervisor.restarts, adapters)
+        voices, child = self._voices, self._supervisor
+        return EngineState(
+            launched=self._config.launch is not None,
+            ready=self._config.launch is None or (child is not None and child.ready),
+            restarts=0 if child is None else child.restarts,
+            adapters={} if voices is None else voices.states,
+            served={} if voices is None else voices.served,
+        )
 
     async def start(self) -> None:
         """Returns at once. Raises EngineError, or MissingExtra, when there is nothing to start it with."""
@@ -80,8 +102,8 @@ class Engine:
         if adapters is not None:
             server = open_endpoint(address, self._session, inner=self._inner, name="rewriter")
             # A server of ours reads what we can read; of another one we know only that it sees the folder.
-            links = None if config.launch is None else self._folder / "adapters"
-            self._voices = Voices(server, adapters, links=links)
+            snapshots = None if config.launch is None else self._folder / "adapters"
+            self._voices = Voices(server, adapters, snapshots=snapshots)
             self._voices.want(self._models)
         if config.launch is not None:
             self._supervisor = await self._supervise(config.launch)

@@ -21,6 +21,7 @@ from visa_proxy.server.limits import Limits
 from visa_proxy.server.metrics import Metrics
 from visa_proxy.server.plan import Plan
 from visa_proxy.server.relay import relay, request_headers
+from visa_proxy.server.reserved import Reserved
 from visa_proxy.server.state import State
 from visa_proxy.server.surfaces.base import Key
 from visa_proxy.server.tracing.spans import Tracing
@@ -47,14 +48,13 @@ class Gateway:
         self.metrics: Metrics = self.state.metrics
         self.limiter: Limits = self.state.limiter
         self.history: Turns = self.state.history
+        self.reserved = Reserved(self.config, self.watcher)
         self.drafts = Drafts(lambda plan, trace: self.metrics.answer(plan.tenant.name, plan.profile.name, trace))
 
     @property
     def engine(self) -> EngineState | None:
-        """The rewriter's server, whichever process of ours keeps it; None where nothing of it is ours to keep, or none was needed yet."""
-        if self.state.owner is not None:
-            return self.state.owner.state()
-        return None if self.components.engine is None else self.components.engine.state
+        """How the rewriter's server is, whichever process of ours keeps it."""
+        return self.components.engine_state
 
     def base(self, tenant: Tenant) -> Endpoint:
         """The tenant's base model; policies naming an unknown one are refused when they load."""

@@ -67,6 +67,7 @@ def untouched(plan: Plan) -> str | None:
 
 async def generate(call: Call, gateway: Gateway, plan: Plan) -> None:
     """Forward, adapt, answer. Raises VisaError; the caller renders it."""
+    gateway.reserved.check(plan.tenant, plan.request.model)
     body = plan.request.forward(model=gateway.default_model(plan.tenant))
     await forward(call, gateway, plan, "POST", plan.request.surface.path + call.target_query, body)
 

@@ -13,18 +13,20 @@ from visa_proxy.server.gateway import Gateway
 
 
 async def models(call: Call, gateway: Gateway, tenant: Tenant) -> None:
-    """Lists what a caller may put into `model`; the base's own entries come first, as the base sent them."""
+    """Lists what a caller may put into `model`; the base's own entries come first, as the base sent them, without the rewriter's."""
     endpoint = gateway.base(tenant)
     listed = await endpoint.json("/models", method="GET")
     if not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
         raise UpstreamError("the base model's list of models is garbled", code="upstream_garbled")
+    named = [(model, model.get("id") if isinstance(model, dict) else None) for model in listed["data"]]
+    own = [model for model, name in named if not isinstance(name, str) or not gateway.reserved.hides(tenant, name)]
     voices = [
         _voice(model, profile)
-        for model in listed["data"]
+        for model in own
         if isinstance(model, dict) and isinstance(model.get("id"), str)
         for profile in sorted(tenant.request_profiles)
     ]
-    await call.respond(200, orjson.dumps({**listed, "data": [*listed["data"], *voices]}))
+    await call.respond(200, orjson.dumps({**listed, "data": [*own, *voices]}))
 
 
 def _voice(model: dict[str, Any], profile: str) -> dict[str, Any]:

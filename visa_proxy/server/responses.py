@@ -18,7 +18,7 @@ from visa_proxy.server.generate import forward, generate, plan_for
 from visa_proxy.server.history import Kept, Turn
 from visa_proxy.server.plan import Plan
 from visa_proxy.server.references import input_items, spelled_out
-from visa_proxy.server.surfaces.base import Json, Request, encoded, json_object
+from visa_proxy.server.surfaces.base import Json, Request, encoded, json_object, typed
 from visa_proxy.server.surfaces.responses import PENDING, ResponsesSurface
 
 RESPONSES: Final = ResponsesSurface()
@@ -46,6 +46,7 @@ async def beside(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """POST /v1/responses/compact and /v1/responses/input_tokens: relayed, and they too speak of what this tenant saw."""
     data = json_object(await call.body(gateway.max_body(tenant)))
     RESPONSES.check(data)
+    gateway.reserved.check(tenant, typed(data, "model", str, "a string"))
     passthrough = tenant.default_profile.passthrough
     spelled = spelled_out(gateway, tenant, data, rewritten=not passthrough)
     call.visa[b"x-visa-status"] = "passthrough" if passthrough else "skipped:surface"

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from visa_proxy.server.engine import EngineState
+from visa_proxy.server.engine import Owner
 from visa_proxy.server.history import History, Turns
 from visa_proxy.server.limits import Limiter, Limits
 from visa_proxy.server.metrics import Metrics
-
-
-class Owner(Protocol):
-    """Another process that keeps the rewriter's server."""
-
-    def want(self, models: frozenset[str]) -> None:
-        """Policies need it, and name `models`: it is started unless it was."""
-        ...
-
-    def state(self) -> EngineState | None:
-        """None: there is none to start, or none was needed yet."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,7 @@ async def _relay(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     route = call.path.rstrip("/")
     if route in _OPERATORS or route.startswith("/v1/visa") or _DOUBTFUL.search(call.path) or not call.raw_path.startswith("/v1/"):
         raise NotFound(f"Unknown request URL: {call.method} {call.path[:200]}", code="unknown_url")
+    gateway.reserved.check_relayed(tenant, call.path, await call.body(gateway.max_body(tenant)))
     generating = _GENERATING.match(call.path) and not tenant.default_profile.passthrough
     call.visa[b"x-visa-status"] = "skipped:surface" if generating else "passthrough"
     await gateway.pass_on(call, tenant, call.target)

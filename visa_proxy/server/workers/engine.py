@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from visa_proxy.policy.config import RewriterConfig, ServerConfig
 from visa_proxy.server.engine import Engine, EngineState
 from visa_proxy.server.workers.channel import Channel
 
 logger = logging.getLogger("visa_proxy.workers")
+
+FRESH_S: Final = 1.0
+"""How old what is known of adapters may be."""
 
 
 class Keeper:
@@ -56,6 +60,8 @@ class ParentEngine:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._served: Mapping[str, str] = {}
+        self._asked = -FRESH_S
 
     def want(self, models: frozenset[str]) -> None:
         """Policies need it, and name `models`: it is started unless it was."""
@@ -64,4 +70,11 @@ class ParentEngine:
     def state(self) -> EngineState | None:
         """None: none was needed yet."""
         found: EngineState | None = self._channel.ask("engine.state")
+        self._served, self._asked = ({} if found is None else found.served), time.monotonic()
         return found
+
+    def served(self) -> Mapping[str, str]:
+        """Asked for once a second: versions stay for much longer."""
+        if time.monotonic() - self._asked > FRESH_S:
+            self.state()
+        return self._served
