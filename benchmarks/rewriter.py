@@ -139,19 +139,29 @@ def asked(style: Style, text: str, number: int) -> list[dict[str, str]]:
     return render(style, query="", text=text, target=ValueVector.of(space, targets[number % len(targets)]))
 
 
-async def reply(url: str, messages: Any, *, max_tokens: int) -> Reply:
-    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=300) as client:
-        started = time.perf_counter()
-        answer = await client.chat.completions.create(
-            model="rewriter",
-            messages=messages,
-            temperature=0,
-            max_tokens=max_tokens,
-            extra_body={"min_tokens": min(SHORT, max_tokens)},
-        )
-        seconds = time.perf_counter() - started
+def client_of(url: str) -> AsyncOpenAI:
+    """The official client; the key is the one that the proxy knows."""
+    return AsyncOpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=300)
+
+
+async def reply(client: AsyncOpenAI, messages: Any, *, max_tokens: int) -> Reply:
+    started = time.perf_counter()
+    answer = await client.chat.completions.create(
+        model="rewriter",
+        messages=messages,
+        temperature=0,
+        max_tokens=max_tokens,
+        extra_body={"min_tokens": min(SHORT, max_tokens)},
+    )
+    seconds = time.perf_counter() - started
     assert answer.usage is not None
     return Reply(answer.choices[0].message.content or "", seconds, answer.usage.prompt_tokens, answer.usage.completion_tokens)
+
+
+async def warm(url: str, messages: Any) -> None:
+    """A whole answer: what is compiled or set up at the first use is there then."""
+    async with client_of(url) as client:
+        await reply(client, messages, max_tokens=LONGEST)
 
 
 async def all_of(jobs: Sequence[Callable[[], Awaitable[Reply]]], at_once: int) -> tuple[list[Reply], float]:
@@ -195,23 +205,26 @@ async def compare(
     """Each way in turn: one request at a time they alternate with every answer, several at once with every round of three."""
     rows: list[Row] = []
     numbered = list(enumerate(answers))
-    for several in (1, at_once):
-        task = progress.add_task(f"{what}, {several} at once", total=len(answers))
-        found: dict[str, list[Reply]] = {how: [] for how in servers}
-        spent = dict.fromkeys(servers, 0.0)
-        step = 1 if several == 1 else max(several, len(answers) // 3)
-        for at in range(0, len(answers), step):
-            for how, (url, _) in servers.items():
-                jobs = [
-                    functools.partial(reply, url, asked(style, text, number), max_tokens=SHORT if short else LONGEST)
-                    for number, text in numbered[at : at + step]
-                ]
-                replies, seconds = await all_of(jobs, several)
-                found[how] += replies
-                spent[how] += seconds
-            progress.advance(task, step)
-        first = next(iter(found.values()))
-        rows += [row(what, how, several, found[how], spent[how], rss_mb(pid), first) for how, (_, pid) in servers.items()]
+    longest = SHORT if short else LONGEST
+    async with contextlib.AsyncExitStack() as stack:
+        clients = {how: await stack.enter_async_context(client_of(url)) for how, (url, _) in servers.items()}
+        for several in (1, at_once):
+            task = progress.add_task(f"{what}, {several} at once", total=len(answers))
+            found: dict[str, list[Reply]] = {how: [] for how in servers}
+            spent = dict.fromkeys(servers, 0.0)
+            step = 1 if several == 1 else max(several, len(answers) // 3)
+            for at in range(0, len(answers), step):
+                for how, client in clients.items():
+                    jobs = [
+                        functools.partial(reply, client, asked(style, text, number), max_tokens=longest)
+                        for number, text in numbered[at : at + step]
+                    ]
+                    replies, seconds = await all_of(jobs, several)
+                    found[how] += replies
+                    spent[how] += seconds
+                progress.advance(task, step)
+            first = next(iter(found.values()))
+            rows += [row(what, how, several, found[how], spent[how], rss_mb(pid), first) for how, (_, pid) in servers.items()]
     return rows
 
 
@@ -255,19 +268,19 @@ async def whole(url: str, answers: list[str], at_once: int, progress: Progress, 
     """Requests through the proxy. The base is asked to repeat an answer (its prompt for "neutral"), so that it gives one of ours."""
     task = progress.add_task(f"whole requests, {how}, {at_once} at once", total=len(answers))
 
-    async def one(text: str) -> Reply:
-        async with AsyncOpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=300) as client:
-            started = time.perf_counter()
-            answer = await client.chat.completions.create(
-                model="", messages=[{"role": "user", "content": f"neutral\n{text}"}], temperature=0, max_tokens=LONGEST
-            )
-            seconds = time.perf_counter() - started
+    async def one(client: AsyncOpenAI, text: str) -> Reply:
+        started = time.perf_counter()
+        answer = await client.chat.completions.create(
+            model="", messages=[{"role": "user", "content": f"neutral\n{text}"}], temperature=0, max_tokens=LONGEST
+        )
+        seconds = time.perf_counter() - started
         progress.advance(task)
         assert answer.model_extra is not None and answer.usage is not None
         spent = answer.model_extra["visa"].get("usage", {}).get("completion_tokens", 0)
         return Reply(answer.choices[0].message.content or "", seconds, 0, answer.usage.completion_tokens + spent)
 
-    return await all_of([functools.partial(one, text) for text in answers], at_once)
+    async with client_of(url) as client:
+        return await all_of([functools.partial(one, client, text) for text in answers], at_once)
 
 
 def through_proxy(folder: Path, answers: list[str], at_once: int, progress: Progress) -> list[Row]:
@@ -291,17 +304,22 @@ def through_proxy(folder: Path, answers: list[str], at_once: int, progress: Prog
             log = home / "serve.log"
             pid = stack.enter_context(running("serve", "--config", str(home / "visa.yaml"), port=port, log=log))
             places[how] = f"http://{HOST}:{port}/v1", pid, base_pid if how == "two servers" else 0
+        for how, (url, _, _) in places.items():
+            asyncio.run(whole(url, answers[:2], 1, progress, f"warm-up of {how}"))
         rows = []
         for several in (1, at_once):
-            found: dict[str, list[Reply]] = {}
-            spent: dict[str, float] = {}
-            for how, (url, _, _) in places.items():
-                asyncio.run(whole(url, answers[:2], 1, progress, f"warm-up of {how}"))
-                found[how], spent[how] = asyncio.run(whole(url, answers, several, progress, how))
+            found: dict[str, list[Reply]] = {how: [] for how in places}
+            spent = dict.fromkeys(places, 0.0)
+            step = max(several, len(answers) // 3)
+            for at in range(0, len(answers), step):
+                for how, (url, _, _) in places.items():
+                    replies, seconds = asyncio.run(whole(url, answers[at : at + step], several, progress, how))
+                    found[how] += replies
+                    spent[how] += seconds
             first = found["two servers"]
             for how, (_, pid, base) in places.items():
-                children = sum(rss_mb(child) for child in (_rewriter(pid), base) if child)
-                rows.append(row("whole request", how, several, found[how], spent[how], children, first))
+                servers = sum(rss_mb(child) for child in (_rewriter(pid), base) if child)
+                rows.append(row("whole request", how, several, found[how], spent[how], servers, first))
     return rows
 
 
@@ -364,7 +382,7 @@ def main() -> None:
                 }
                 for url, _ in servers.values():
                     asyncio.run(wait(url))
-                    asyncio.run(reply(url, asked(style, answers[-1], 1), max_tokens=SHORT))
+                    asyncio.run(warm(url, asked(style, answers[-1], 1)))
                 rows += asyncio.run(compare(what, servers, style, answers, options.at_once, progress, short=short))
         rows += through_proxy(folder, answers, options.at_once, progress)
     for what, mine in grouped(rows).items():

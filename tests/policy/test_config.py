@@ -82,6 +82,20 @@ def test_what_is_no_folder_is_a_name_on_a_hub(tmp_path: Path) -> None:
     assert (rewriter.launch.model, rewriter.adapters) == ("Qwen/Qwen3-0.6B", tmp_path / "voices")
 
 
+def test_symlinks_stay_what_they_are(tmp_path: Path) -> None:
+    """The interpreter of a virtual environment is one, and what an adapter's link points at changes with every version."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to("/usr/bin/env")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "acme").symlink_to(tmp_path / "1")
+    text = MINIMAL + "rewriter: {launch: {engine: vllm, model: a/b, python: bin/python, adapters: {acme: acme}}}\npolicies: acme"
+    config = load_config(write(tmp_path, text), {})
+    assert config.rewriter.launch is not None
+    assert config.rewriter.launch.python == str(tmp_path / "bin" / "python")
+    assert config.rewriter.adapters == {"acme": tmp_path / "acme"}
+    assert config.policies == tmp_path / "acme"
+
+
 def test_bases_by_litellm_and_inside_a_server(tmp_path: Path) -> None:
     text = "bases: {claude: {litellm: anthropic/x, api_key_env: K, timeout_s: 9}, own: {inner: true, model: m}}"
     bases = load_config(write(tmp_path, text), {"K": "hush"}).bases

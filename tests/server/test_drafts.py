@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from tests.fakes.base import QUESTION
+from tests.fakes.base import QUESTION, never
+from tests.fakes.http import until
 from tests.fakes.policies import policy, write
-from tests.fakes.rewriter import FakeRewriter
+from tests.fakes.rewriter import FakeRewriter, asked_text, reply
 from tests.fakes.said import ANSWER, LONG_ANSWER
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import RewriteRefused
@@ -103,16 +106,16 @@ async def test_the_same_text_again_is_answered_without_the_rewriter(
     shield: Shield, tenant: Tenant, rewriter: FakeRewriter
 ) -> None:
     drafts, plan = Drafts(Ended()), plan_of(tenant)
-    first = await drafts.turn(plan, shield, "call", [ANSWER], [True])
+    first = await drafts.say(plan, shield, "call", [ANSWER], [True])
     asked = len(rewriter.asked)
-    assert await drafts.turn(plan, shield, "call", [ANSWER], [True]) == first
+    assert await drafts.say(plan, shield, "call", [ANSWER], [True]) == first
     assert len(rewriter.asked) == asked and first[0].text.replace(SAID, "") == ANSWER
 
 
 async def test_one_call_with_another_profile_is_another_text(shield: Shield, tenant: Tenant) -> None:
     drafts = Drafts(Ended())
-    await drafts.turn(plan_of(tenant), shield, "call", [LONG_ANSWER[:400]], [False])
-    (other,) = await drafts.turn(plan_of(tenant, **{"x-visa-profile": "aim"}), shield, "call", [ANSWER], [True])
+    await drafts.say(plan_of(tenant), shield, "call", [LONG_ANSWER[:400]], [False])
+    (other,) = await drafts.say(plan_of(tenant, **{"x-visa-profile": "aim"}), shield, "call", [ANSWER], [True])
     assert other.text.replace(SAID, "") == ANSWER
 
 
@@ -121,7 +124,7 @@ async def test_the_call_of_whoever_holds_most_goes_first_that_was_heard_of_longe
     drafts = Drafts(ended, max_bytes=7 * OVERHEAD)
     drafts.ask("other", "their", QUESTION)
     for call in ("one", "two", "three"):
-        await drafts.turn(plan_of(tenant), shield, call, ["Rinse"], [False])
+        await drafts.say(plan_of(tenant), shield, call, ["Rinse"], [False])
     assert drafts.query("other", "their") == QUESTION
     assert len(ended.statuses) == 1
 
@@ -129,10 +132,50 @@ async def test_the_call_of_whoever_holds_most_goes_first_that_was_heard_of_longe
 async def test_a_text_of_which_nothing_is_heard_is_counted_once_and_forgotten(shield: Shield, tenant: Tenant) -> None:
     ended = Ended()
     drafts = Drafts(ended, idle_s=0.3)
-    await drafts.turn(plan_of(tenant), shield, "call", [ANSWER], [True])
+    await drafts.say(plan_of(tenant), shield, "call", [ANSWER], [True])
     assert not ended.statuses
     await asyncio.sleep(0.8)
     assert ended.statuses == ["adapted"] and drafts.query("acme", "call") == ""
+
+
+async def test_what_is_forgotten_while_it_is_worked_on_counts_once(
+    shield: Shield, tenant: Tenant, rewriter: FakeRewriter
+) -> None:
+    """The rewriter is slow; meanwhile another call begins under the same id."""
+    go = asyncio.Event()
+
+    async def slow(request: web.Request, raw: bytes) -> web.StreamResponse:
+        await go.wait()
+        return web.json_response(reply(f"{asked_text(json.loads(raw))}{SAID}"))
+
+    rewriter.answer = slow
+    ended = Ended()
+    drafts = Drafts(ended, max_bytes=40 * OVERHEAD)
+    first = asyncio.create_task(drafts.say(plan_of(tenant), shield, "call", [ANSWER], [True]))
+    await until(lambda: bool(rewriter.asked))
+    drafts._forget("acme", "call")
+    assert drafts._bytes == 0
+    drafts.ask("acme", "call", QUESTION)
+    go.set()
+    await first
+    assert drafts._bytes == sum(told.counted for calls in drafts._calls.values() for told in calls.values())
+    drafts._forget("acme", "call")
+    assert drafts._bytes == 0 and not drafts._calls
+    drafts.ask("acme", "call", "x" * 50 * OVERHEAD)
+    assert drafts._bytes == 0 and not drafts._calls, "one that is larger than all that may be kept is not kept"
+
+
+async def test_nothing_of_what_is_forgotten_goes_on(shield: Shield, tenant: Tenant, rewriter: FakeRewriter) -> None:
+    rewriter.answer = never
+    ended = Ended()
+    drafts = Drafts(ended)
+    await drafts.say(plan_of(tenant), shield, "call", [LONG_ANSWER[:150]], [False])
+    await until(lambda: bool(rewriter.asked))
+    assert not rewriter.gone
+    drafts._forget("acme", "call")
+    assert len(ended.statuses) == 1
+    await until(lambda: rewriter.gone == len(rewriter.asked), 5, "the end of the rewrites")
+    await until(lambda: not drafts._stopping)
 
 
 async def test_nothing_is_kept_of_a_turn_that_was_refused(shield: Shield, tmp_path: Path, rewriter: FakeRewriter) -> None:
@@ -140,9 +183,9 @@ async def test_nothing_is_kept_of_a_turn_that_was_refused(shield: Shield, tmp_pa
     rewriter.rule = lambda text: "Something else altogether, 7 times."
     drafts = Drafts(Ended())
     with pytest.raises(RewriteRefused):
-        await drafts.turn(plan_of(strict), shield, "call", [ANSWER], [True])
+        await drafts.say(plan_of(strict), shield, "call", [ANSWER], [True])
     rewriter.rule = lambda text: f"{text}{SAID}"
-    (turn,) = await drafts.turn(plan_of(strict), shield, "call", [ANSWER], [True])
+    (turn,) = await drafts.say(plan_of(strict), shield, "call", [ANSWER], [True])
     assert turn.text.replace(SAID, "") == ANSWER
 
 

@@ -182,6 +182,20 @@ async def test_where_the_policy_wants_an_error_the_answer_is_blocked(
     assert reply["action"] == "BLOCKED" and "texts" not in reply and reply["blocked_reason"]
 
 
+async def test_calls_without_an_id_know_nothing_of_each_other(proxy: Running, rewriter: FakeRewriter) -> None:
+    question = [{"role": "user", "content": "What is in the vault of the other caller?"}]
+    for missing in ({"litellm_call_id": None}, {"litellm_call_id": ""}):
+        await ask(proxy, input_type="request", texts=[QUESTION], structured_messages=question, **missing)
+        # The request id is the client's to choose: it stands for no call.
+        first = await ask(proxy, texts=[ANSWER[:60]], headers={"X-Request-Id": "same"}, **missing)
+        assert first.status == 200
+        (text,) = (await ask(proxy, headers={"X-Request-Id": "same"}, **missing)).json["texts"]
+        assert text.replace(SAID, "") == ANSWER
+    assert not [asked for asked in rewriter.asked if "vault" in str(asked)]
+    drafts = proxy.gateway.drafts
+    assert drafts.query("acme", "") == "" and len(drafts._calls["acme"]) == 4
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -30,7 +30,7 @@ METRICS = {
     "visa_rewriter_tokens_total",
     "visa_policy_problems",
     "visa_rewriter_ready",
-    "visa_rewriter_restarts",
+    "visa_rewriter_restarts_total",
 }
 
 

@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.base import ANSWER, QUESTION, FakeBase
 from tests.fakes.http import HOST, closed_port, until
@@ -15,6 +17,8 @@ from tests.fakes.rewriter import FakeRewriter
 from tests.fakes.said import LONG_ANSWER
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.policy.config import Endpoint
+from visa_proxy.server.engine import EngineState
+from visa_proxy.server.metrics import Metrics
 
 ASK: Any = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
 
@@ -75,3 +79,16 @@ async def test_the_time_to_the_first_text_is_measured_once_a_stream(
     assert (await asking).status == 200
     assert await counted(proxy, f"{name}_count") == {"": 1.0}
     assert 0 < (await counted(proxy, f"{name}_sum"))[""] < 10
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_restarts_of_the_rewriter_never_fall_and_are_no_sum_over_workers(several: bool) -> None:
+    metrics = Metrics(CollectorRegistry if several else None)
+    read: list[float] = []
+    # One is started three times, then another has taken its place; between them there is none.
+    for restarts in (0, 3, 3, None, 0, 2):
+        metrics.rewriter(EngineState(launched=restarts is not None, ready=False, restarts=restarts or 0))
+        (family,) = [f for f in text_string_to_metric_families(metrics.render().decode()) if f.name == "visa_rewriter_restarts"]
+        assert family.type == "counter"
+        read += [sample.value for sample in family.samples if sample.name == "visa_rewriter_restarts_total"]
+    assert read == [0, 3, 3, 3, 3, 5]

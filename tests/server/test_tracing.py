@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from opentelemetry.semconv._incubating.attributes.gen_ai_attributes import GenAiProviderNameValues
 
 from tests.fakes.base import ANSWER, QUESTION, FakeBase, Seen, answers
 from tests.fakes.collector import FakeCollector, Span
@@ -19,12 +22,14 @@ from tests.fakes.command import ROOT, serving_command
 from tests.fakes.http import HOST, closed_port, serving, until
 from tests.fakes.policies import plain, policy, write
 from tests.fakes.proxy import Starter
-from tests.fakes.rewriter import FakeRewriter
+from tests.fakes.rewriter import FakeRewriter, asked_text, reply, thrilled
 from tests.fakes.said import LONG_ANSWER
 from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import ConfigError, MissingExtra
+from visa_proxy.policy.config import Endpoint, LiteLLM
 from visa_proxy.server.tracing.asked import counts
 from visa_proxy.server.tracing.settings import wanted
+from visa_proxy.server.tracing.spans import _PROVIDERS, _server
 
 ASK: Any = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
 CHAT = "POST /v1/chat/completions"
@@ -52,6 +57,13 @@ async def test_a_request_its_call_to_the_base_and_every_stage(
 ) -> None:
     proxy = await start(base.url, rewriter.url, encoder=encoder)
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Visa-Profile": "kind"}
+    traceparents: list[str | None] = []
+
+    async def overheard(request: web.Request, raw: bytes) -> web.StreamResponse:
+        traceparents.append(request.headers.get("traceparent"))
+        return web.json_response(reply(thrilled(asked_text(json.loads(raw)))))
+
+    rewriter.answer = overheard
     visa = (await proxy.post(ASK, headers)).json["visa"]
     assert visa["status"] == "adapted"
     await until(lambda: bool(collector.named(CHAT)))
@@ -89,6 +101,9 @@ async def test_a_request_its_call_to_the_base_and_every_stage(
     assert {span.parent for span in stages} == {request.id} and {span.trace for span in stages} == {TRACE}
     (rewrite,) = collector.named("visa.rewrite")
     assert (rewrite.kind, rewrite.attributes["gen_ai.usage.output_tokens"]) == ("client", 40)
+    assert rewrite.attributes["gen_ai.request.model"] == "fake"
+    (given,) = traceparents
+    assert given == f"00-{TRACE}-{rewrite.id}-01", "what the rewriter's server traces hangs below our span of it"
     assert context_of(base.seen[-1]) == (TRACE, asked.id, True)
     assert_no_words(collector.spans)
 
@@ -142,6 +157,49 @@ async def test_what_fails(start: Starter, base: FakeBase, collector: FakeCollect
     await until(lambda: len(collector.named("chat sample")) == 2)
     assert collector.named("chat sample")[1].attributes["error.type"] == "429"
     assert not collector.named(CHAT)[-1].failed, "what a client may not do is no failure of the server"
+
+
+@pytest.mark.parametrize("model", [None, "spare"])
+async def test_after_a_failover_the_base_that_answered_is_named(
+    start: Starter, base: FakeBase, second: FakeBase, collector: FakeCollector, model: str | None
+) -> None:
+    down = f"http://{HOST}:{closed_port()}/v1"
+    bases = {"default": Endpoint(down, timeout_s=20), "second": Endpoint(second.url, model, timeout_s=20)}
+    proxy = await start(down, text=plain() + "failover: second\n", bases=bases)
+    assert (await proxy.post(ASK)).status == 200
+    await until(lambda: bool(collector.named(CHAT)))
+    (asked,) = collector.named(f"chat {model or 'sample'}")
+    assert asked.attributes["visa.base"] == "second" and not asked.failed
+    assert asked.attributes["server.port"] == int(second.url.split(":")[2].split("/")[0])
+    assert asked.attributes["gen_ai.request.model"] == (model or "sample")
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"),
+    [
+        ("bedrock/anthropic.claude-3", "aws.bedrock"),
+        ("azure/gpt", "azure.ai.openai"),
+        ("vertex_ai/gemini-2", "gcp.vertex_ai"),
+        ("gemini/gemini-2", "gcp.gemini"),
+        ("mistral/large", "mistral_ai"),
+        ("anthropic/claude", "anthropic"),
+        ("gpt-4o", "openai"),
+    ],
+)
+def test_providers_are_called_what_opentelemetry_calls_them(name: str, provider: str) -> None:
+    assert _server(LiteLLM(name, "m")) == {"gen_ai.provider.name": provider}
+    known = {each.value for each in GenAiProviderNameValues}
+    assert provider in known and set(_PROVIDERS.values()) <= known
+
+
+async def test_an_unknown_method_is_told_as_it_came(start: Starter, base: FakeBase, collector: FakeCollector) -> None:
+    proxy = await start(base.url, text=plain())
+    async with proxy.http.request("PROPFIND", f"{proxy.url}/v1/files") as got:
+        assert got.status == 200
+    await until(lambda: bool(collector.named("HTTP")))
+    (request,) = collector.named("HTTP")
+    assert request.attributes["http.request.method"] == "_OTHER"
+    assert request.attributes["http.request.method_original"] == "PROPFIND"
 
 
 async def test_what_is_not_sampled_leaves_nothing_but_says_so_to_the_base(

@@ -281,7 +281,7 @@ async def test_a_launched_rewriter_runs_once(tmp_path: Path, base: FakeBase) -> 
         for pid in command.workers():
             with command.only(pid):
                 samples = await command.samples()
-                assert (samples["visa_rewriter_ready"], samples["visa_rewriter_restarts"]) == (1, 1)
+                assert (samples["visa_rewriter_ready"], samples["visa_rewriter_restarts_total"]) == (1, 1)
     assert not alive(engines[0])
 
 

@@ -41,11 +41,17 @@ class Endpoint(ABC):
         """
 
     async def json(
-        self, path: str, body: dict[str, Any] | None = None, *, method: str = "POST", max_bytes: int = MAX_ANSWER_BYTES
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        method: str = "POST",
+        headers: Headers = (),
+        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> Any:
         """The parsed answer of one call. Raises UpstreamError when it is not 2xx or not JSON."""
         content = orjson.dumps(body) if body is not None else None
-        async with self.request(method, path, body=content) as answer:
+        async with self.request(method, path, headers=headers, body=content) as answer:
             raw = await answer.read(max_bytes)
             if answer.status >= 400:
                 raise self.error(answer.status, raw, answer.headers)

@@ -7,14 +7,16 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import multiprocessing
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from visa_proxy.errors import ConfigError
 from visa_proxy.llm.http import new_session
-from visa_proxy.policy.config import load_config
+from visa_proxy.plugins.settings import config_path
+from visa_proxy.policy.config import ServerConfig, load_config
 from visa_proxy.policy.resolve import PolicySet, Tenant
 from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.components import Components, check_installed, needs_shield
@@ -26,9 +28,6 @@ from visa_proxy.shield.trace import Trace
 
 logger = logging.getLogger(__name__)
 
-CONFIG_ENV: Final = "VISA_CONFIG"
-"""Names visa.yaml."""
-
 
 class Host:
     """The policies, models and texts under way of one visa.yaml."""
@@ -36,13 +35,14 @@ class Host:
     def __init__(self, path: Path) -> None:
         """Raises ConfigError or MissingExtra. Bases are not looked at: the gateway has its own."""
         self._config = load_config(path)
+        check_alone(self._config, path)
         self._watcher = PolicyWatcher(self._config.policies, on_change=self._changed)
         if needs_shield(self._watcher.current):
             check_installed(self._config)
         self.drafts = Drafts(_ended)
         self._components: Components | None = None
-        self._opening: asyncio.Task[Components] | None = None
-        self._stack = contextlib.AsyncExitStack()
+        self._opened: asyncio.Future[Components] | None = None
+        self._living: asyncio.Task[None] | None = None
 
     @property
     def policies(self) -> PolicySet:
@@ -51,17 +51,27 @@ class Host:
 
     async def shield(self) -> Shield:
         """Loaded when it is first asked for, in the gateway's event loop. Raises ConfigError or MissingExtra when that fails."""
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open(), name="open visa-proxy")
-        self._components = await asyncio.shield(self._opening)
+        if self._opened is None:
+            loop = asyncio.get_running_loop()
+            self._opened = loop.create_future()
+            self._living = loop.create_task(self._live(self._opened), name="visa-proxy inside")
+        self._components = await asyncio.shield(self._opened)
         return await self._components.ensure()
 
-    async def _open(self) -> Components:
-        session = await self._stack.enter_async_context(new_session())
-        await self._stack.enter_async_context(self._watcher)
-        components = Components(self._config, session, models=named(self.policies))
-        self._stack.push_async_callback(components.close)
-        return components
+    async def _live(self, opened: asyncio.Future[Components]) -> None:
+        """Until the gateway's event loop ends, which cancels what still runs in it: LiteLLM has no hook for guardrails at its end."""
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                session = await stack.enter_async_context(new_session())
+                await stack.enter_async_context(self._watcher)
+                components = Components(self._config, session, models=named(self.policies))
+                stack.push_async_callback(components.close)
+                opened.set_result(components)
+                await asyncio.get_running_loop().create_future()
+        except Exception as error:
+            if opened.done():
+                raise
+            opened.set_exception(error)
 
     def _changed(self, policies: PolicySet) -> None:
         if self._components is not None:
@@ -70,16 +80,39 @@ class Host:
 
 def host_of(environ: Mapping[str, str] | None = None) -> Host:
     """The host of the visa.yaml that VISA_CONFIG names; one for all guardrails of this process. Raises ConfigError or MissingExtra."""
-    given = (os.environ if environ is None else environ).get(CONFIG_ENV, "").strip()
-    if not given:
-        raise ConfigError([f"environment variable {CONFIG_ENV} is not set (or empty); it names visa.yaml"])
-    return _host(Path(given).expanduser().resolve())
+    return _host(config_path(environ))
 
 
 @functools.cache
 def _host(path: Path) -> Host:
     # The gateway makes its guardrails by itself: nothing of ours could hand the models from one to the next.
     return Host(path)
+
+
+def check_alone(
+    config: ServerConfig, path: Path, *, argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> None:
+    """Raises ConfigError where each of several processes of the gateway would launch a rewriter of its own."""
+    if config.rewriter.launch is None or not _several(
+        sys.argv if argv is None else argv, os.environ if environ is None else environ
+    ):
+        return
+    raise ConfigError(
+        [
+            f"{path}: rewriter: launch (the default) would start a rewriter in each of the gateway's workers; "
+            "allowed: the url of one that runs beside it, or one worker (litellm --num_workers 1)"
+        ]
+    )
+
+
+def _several(argv: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether this is one of several worker processes: of uvicorn, which starts them as processes of its own, or of LiteLLM's gunicorn."""
+    given = environ.get("NUM_WORKERS") or environ.get("DEFAULT_NUM_WORKERS_LITELLM_PROXY") or "1"
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == "--num_workers":
+            given = value if equals else following
+    return multiprocessing.parent_process() is not None or (given.strip().isdigit() and int(given) > 1)
 
 
 def chosen(policies: PolicySet, tenant: str | None, profile: str | None) -> Tenant:

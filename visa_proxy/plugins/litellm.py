@@ -21,7 +21,8 @@ from litellm.types.guardrails import GuardrailEventHooks
 from visa_proxy.errors import ConfigError, NotReady, RequestError, RewriteRefused
 from visa_proxy.plugins.host import chosen, host_of
 from visa_proxy.policy.resolve import Tenant
-from visa_proxy.server.draft import Turn
+from visa_proxy.server.call import new_request_id
+from visa_proxy.server.draft import Said
 from visa_proxy.server.generate import untouched
 from visa_proxy.server.hosted import hosted_plan
 from visa_proxy.server.plan import Plan
@@ -89,7 +90,8 @@ class VisaGuardrail(CustomGuardrail):
             plan, visa = self._plan(data)
         except (ConfigError, RequestError):
             return None
-        status = self._statuses.pop(_call_id(data), None) or untouched(plan)
+        call = _call_id(data)
+        status = (None if call is None else self._statuses.pop(call, None)) or untouched(plan)
         headers = {"x-visa-tenant": plan.tenant.name, **{name.decode(): value for name, value in visa.items()}}
         if status is not None:
             headers["x-visa-status"] = status
@@ -118,8 +120,10 @@ class VisaGuardrail(CustomGuardrail):
             found = await gathered(complete(answer, text) for answer, text in zip(answers, texts, strict=True))
             self._note(data, [each.trace.status for each in found])
             return {"texts": [each.text for each in found]}
-        turns: list[Turn] = await self._host.drafts.turn(plan, shield, _call_id(data), texts, ended(chunks, len(texts)))
-        return {"texts": [turn.text for turn in turns], "stream_holdback_chars": [turn.held for turn in turns]}
+        said: list[Said] = await self._host.drafts.say(
+            plan, shield, _call_id(data) or new_request_id(), texts, ended(chunks, len(texts))
+        )
+        return {"texts": [each.text for each in said], "stream_holdback_chars": [each.held for each in said]}
 
     async def _shield(self, plan: Plan) -> Shield:
         """Raises NotReady where the policy wants an error rather than the model's own answer."""
@@ -131,13 +135,16 @@ class VisaGuardrail(CustomGuardrail):
             raise
 
     def _note(self, data: Mapping[str, Any], statuses: Sequence[str]) -> None:
-        self._statuses[_call_id(data)] = next((status for status in statuses if status != "adapted"), "adapted")
+        call = _call_id(data)
+        if call is None:
+            return
+        self._statuses[call] = next((status for status in statuses if status != "adapted"), "adapted")
         while len(self._statuses) > REMEMBERED:
             self._statuses.popitem(last=False)
 
 
-def _call_id(data: Mapping[str, Any]) -> str:
-    return str(data.get("litellm_call_id") or "")
+def _call_id(data: Mapping[str, Any]) -> str | None:
+    return str(data["litellm_call_id"]) if data.get("litellm_call_id") else None
 
 
 def ended(chunks: Sequence[Any], count: int) -> list[bool] | None:

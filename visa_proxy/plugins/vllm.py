@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 
 from visa_proxy.errors import ConfigError, VisaError
 from visa_proxy.llm.asgi import AsgiEndpoint
+from visa_proxy.plugins.settings import VARIABLE, config_path
 from visa_proxy.policy.config import Inner, ServerConfig, load_config
 from visa_proxy.policy.resolve import PolicySet
 from visa_proxy.server.app import Proxy, create_app
 from visa_proxy.server.auth import presented
 from visa_proxy.server.types import App, Message, Receive, Scope, Send
 
-VARIABLE: Final = "VISA_CONFIG"
 _OWN: Final = {"/visa/healthz": "/healthz", "/visa/readyz": "/readyz", "/visa/metrics": "/metrics"}
 """Ours beside vLLM's own, and what the proxy calls them."""
 _CHECK_S: Final = 10.0
@@ -78,11 +76,9 @@ class VisaMiddleware:
     async def _serving(self, scope: Scope) -> AsyncIterator[None]:
         """Raises ConfigError or MissingExtra."""
         self._host = {key: scope[key] for key in ("app", "root_path") if key in scope}
-        path = os.environ.get(VARIABLE, "").strip()
-        if not path:
-            raise ConfigError([f"environment variable {VARIABLE} is not set (or empty); allowed: the path of a visa.yaml"])
+        path = config_path()
         try:
-            config = load_config(Path(path))
+            config = load_config(path)
             await self._check_keys(config)
             proxy = create_app(config, inner=self._inside)
         except ConfigError as error:

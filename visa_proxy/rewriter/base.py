@@ -38,6 +38,8 @@ class RewriteRequest:
     candidates: int = 1
     temperature: float = 0.0
     seed: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    """To send along, where it is asked over HTTP: they tie what the rewriter's server traces to the request."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Rewriter(Protocol):
 
     reach: int
     """Characters that it takes at once; longer texts come to it in parts."""
+    model: str
+    """Asked for where a request names none."""
 
     async def rewrite(self, request: RewriteRequest, *, timeout_s: float) -> Rewrites:
         """Candidates for `request`. Raises RewriterError, whose `reason` says why there are none."""

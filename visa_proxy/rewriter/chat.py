@@ -29,7 +29,7 @@ class ChatRewriter:
     ) -> None:
         """`model`: asked for where a request names none. `served`: what the endpoint calls a model or adapter now; None: the same."""
         self._endpoint = endpoint
-        self._model = model
+        self.model = model
         self._style: Style = style
         self._served = served
         self.reach = REACH[style]
@@ -55,7 +55,7 @@ class ChatRewriter:
         )
 
     async def _candidate(self, request: RewriteRequest, index: int) -> tuple[str, int, int]:
-        model = request.model or self._model
+        model = request.model or self.model
         body: dict[str, Any] = {
             "model": model if self._served is None else self._served(model),
             "messages": render(
@@ -69,7 +69,7 @@ class ChatRewriter:
         if request.seed is not None or index:
             body["seed"] = (request.seed or 0) + index
         try:
-            reply = await self._endpoint.json("/chat/completions", body, max_bytes=MAX_REPLY_BYTES)
+            reply = await self._endpoint.json("/chat/completions", body, headers=request.headers, max_bytes=MAX_REPLY_BYTES)
         except UpstreamTimeout as error:
             raise RewriterError("timeout", error.message) from error
         except UpstreamUnavailable as error:

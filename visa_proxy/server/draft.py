@@ -28,7 +28,7 @@ def may_end(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Said:
     """What is said of one text this time."""
 
     text: str
@@ -49,10 +49,10 @@ class Draft:
         self._waiting: deque[Part] = deque()
         self._released = 0
         """Characters of `told` whose windows were released."""
-        self.last: Turn | None = None
+        self.last: Said | None = None
         """What was said of `told` as a whole, where it may have been the end."""
 
-    async def turn(self, text: str, ends: bool | None) -> Turn:
+    async def say(self, text: str, ends: bool | None) -> Said:
         """`text` begins with what was told before; `ends`: whether it is all, None: nobody knows.
 
         Raises RewriteRefused under `on_failure: error`.
@@ -63,10 +63,10 @@ class Draft:
         if same and self.last is not None and ends:
             return self.last
         added, self.told, self.last = text[len(self.told) :], text, None
-        turn = await (self._whole(text, ends) if self._answer is None else self._windows(added, ends))
+        said = await (self._whole(text, ends) if self._answer is None else self._windows(added, ends))
         if ends:
-            self.last = turn
-        return turn
+            self.last = said
+        return said
 
     @property
     def trace(self) -> Trace:
@@ -80,13 +80,13 @@ class Draft:
         if self._answer is not None:
             await self._answer.stop()
 
-    async def _whole(self, text: str, ends: bool) -> Turn:
+    async def _whole(self, text: str, ends: bool) -> Said:
         if not ends:
-            return Turn(text, len(text), self.trace)
+            return Said(text, len(text), self.trace)
         found = await complete(self.plan.open(self._shield, (self._place,), windows=False), text)
-        return Turn(found.text, len(found.text), found.trace)
+        return Said(found.text, len(found.text), found.trace)
 
-    async def _windows(self, added: str, ends: bool) -> Turn:
+    async def _windows(self, added: str, ends: bool) -> Said:
         answer = self._answer
         assert answer is not None, "only where the policy says windows"
         self._waiting += answer.feed(added)
@@ -97,11 +97,11 @@ class Draft:
         sent = answer.text
         if not ends:
             rest = self.told[self._released :]
-            return Turn(sent + rest, len(rest), answer.so_far)
+            return Said(sent + rest, len(rest), answer.so_far)
         ahead = answer.fork()
         try:
             for part in [*self._waiting, *ahead.end()]:
                 await ahead.release(part)
         finally:
             await ahead.stop()
-        return Turn(ahead.text, len(ahead.text) - len(sent), ahead.so_far)
+        return Said(ahead.text, len(ahead.text) - len(sent), ahead.so_far)

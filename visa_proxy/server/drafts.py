@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from visa_proxy.server.draft import Draft, Turn
+from visa_proxy.server.draft import Draft, Said
 from visa_proxy.server.plan import Plan
 from visa_proxy.shield.answer import gathered
 from visa_proxy.shield.pipeline import Shield
@@ -62,6 +62,8 @@ class Drafts:
         """By tenant; the one heard of longest ago comes first."""
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._stopping: set[asyncio.Future[None]] = set()
+        """What is over, until nothing of it runs any more."""
 
     def ask(self, tenant: str, call: str, query: str) -> None:
         """The question of a call, told before its answer."""
@@ -73,9 +75,9 @@ class Drafts:
         """The question, "" where none was told."""
         return self._told(tenant, call).query
 
-    async def turn(
+    async def say(
         self, plan: Plan, shield: Shield, call: str, texts: Sequence[str], ends: Sequence[bool] | None = None
-    ) -> list[Turn]:
+    ) -> list[Said]:
         """What is said of each of a call's texts, in their order. Raises RewriteRefused under `on_failure: error`.
 
         `ends`: which of them are complete; None: nobody knows.
@@ -89,14 +91,14 @@ class Drafts:
             self._over(draft for draft in known if draft not in drafts)
             complete: Sequence[bool | None] = [None] * len(texts) if ends is None else ends
             try:
-                turns = await gathered(d.turn(t, e) for d, t, e in zip(drafts, texts, complete, strict=True))
+                said = await gathered(d.say(t, e) for d, t, e in zip(drafts, texts, complete, strict=True))
             except BaseException:
                 # What has begun cannot be gone on with; whoever asks again begins anew.
                 await gathered(draft.stop() for draft in drafts)
                 raise
             told.drafts[voice] = drafts
         self._keep(tenant, call, told)
-        return turns
+        return said
 
     def _told(self, tenant: str, call: str) -> _Told:
         calls = self._calls.get(tenant)
@@ -106,13 +108,15 @@ class Drafts:
         """As the one heard of last."""
         loop = asyncio.get_running_loop()
         told.at = loop.time()
+        if self._told(tenant, call) is not told and call in self._calls.get(tenant, ()):
+            self._forget(tenant, call)  # begun under the same id while this one, forgotten meanwhile, was still being worked on
         calls = self._calls.setdefault(tenant, OrderedDict())
         calls[call] = told
         calls.move_to_end(call)
         size = told.size
         self._bytes += size - told.counted
         told.counted = size
-        while self._bytes > self._max_bytes:
+        while self._bytes > self._max_bytes and self._calls:
             largest = max(self._calls, key=lambda name: sum(each.counted for each in self._calls[name].values()))
             self._forget(largest, next(iter(self._calls[largest])))
         if self._timer is None:
@@ -140,6 +144,9 @@ class Drafts:
     def _over(self, drafts: Iterable[Draft]) -> None:
         for draft in drafts:
             self._ended(draft.plan, draft.trace)
+            stopping = asyncio.ensure_future(draft.stop())
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
 
 
 def matched(drafts: Sequence[Draft], texts: Sequence[str]) -> list[Draft | None]:

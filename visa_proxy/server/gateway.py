@@ -60,6 +60,10 @@ class Gateway:
         """The tenant's base model; policies naming an unknown one are refused when they load."""
         return self.bases[tenant.base]
 
+    def name_of(self, endpoint: Endpoint) -> str:
+        """What the config calls a base."""
+        return next(name for name, base in self.bases.items() if base is endpoint)
+
     @property
     def alone(self) -> bool:
         """There is one tenant: all that is stored at a base is its own."""

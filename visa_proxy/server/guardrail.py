@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from visa_proxy.errors import NotReady, RequestError, RewriteRefused
 from visa_proxy.policy.resolve import Tenant
-from visa_proxy.server.call import Call
-from visa_proxy.server.draft import Turn
+from visa_proxy.server.call import Call, new_request_id
+from visa_proxy.server.draft import Said
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import shield_for
 from visa_proxy.server.hosted import hosted_plan
@@ -32,8 +32,8 @@ class Asked:
     texts: list[str]
     """Of a response: one for each choice that has text, whole or so far."""
     messages: list[Any]
-    call: str
-    """LiteLLM's id of the call, "" without one."""
+    call: str | None
+    """LiteLLM's id of the call."""
     headers: Mapping[str, str]
     """The client's, as far as LiteLLM tells."""
     user: str | None
@@ -58,7 +58,7 @@ class Asked:
             about_request=kind == "request",
             texts=texts,
             messages=typed(data, "structured_messages", list, "an array") or [],
-            call=typed(data, "litellm_call_id", str, "a string") or "",
+            call=typed(data, "litellm_call_id", str, "a string") or None,
             headers=headers,
             user=next((user for user in users if isinstance(user, str) and user), None),
             profile=typed(given, "profile", str, "a string"),
@@ -79,30 +79,32 @@ async def guardrail(call: Call, gateway: Gateway, tenant: Tenant) -> None:
 async def _reply(call: Call, gateway: Gateway, tenant: Tenant, asked: Asked) -> Json:
     plan = _plan(call, gateway, tenant, asked)
     if asked.about_request:
-        gateway.drafts.ask(tenant.name, asked.call, last_user_text(asked.messages))
+        if asked.call is not None:
+            gateway.drafts.ask(tenant.name, asked.call, last_user_text(asked.messages))
         return _NONE
     shield = shield_for(gateway, plan)
     if isinstance(shield, str) or not any(text.strip() for text in asked.texts):
         call.visa[b"x-visa-status"] = shield if isinstance(shield, str) else "skipped:empty"
         return _NONE
-    turns = await gateway.drafts.turn(plan, shield, asked.call or call.request_id.decode(), asked.texts)
-    return _said(call, asked, turns)
+    said = await gateway.drafts.say(plan, shield, asked.call or new_request_id(), asked.texts)
+    return _said(call, asked, said)
 
 
 def _plan(call: Call, gateway: Gateway, tenant: Tenant, asked: Asked) -> Plan:
     headers = dict(asked.headers)
     if asked.profile is not None and asked.profile != tenant.default_profile.name:
         headers.setdefault("x-visa-profile", asked.profile)
-    # What the answer is an answer to is told with the question only.
-    messages = asked.messages or [{"role": "user", "content": gateway.drafts.query(tenant.name, asked.call)}]
+    # What the answer is an answer to is told with the question only; without an id nobody knows which question that was.
+    query = "" if asked.call is None else gateway.drafts.query(tenant.name, asked.call)
+    messages = asked.messages or [{"role": "user", "content": query}]
     plan, visa = hosted_plan(tenant, {"messages": messages, "user": asked.user}, headers)
     call.visa |= visa
     return plan
 
 
-def _said(call: Call, asked: Asked, turns: list[Turn]) -> Json:
-    statuses = [turn.trace.status for turn in turns]
+def _said(call: Call, asked: Asked, said: list[Said]) -> Json:
+    statuses = [each.trace.status for each in said]
     call.visa[b"x-visa-status"] = next((status for status in statuses if status != "adapted"), "adapted")
-    texts = [turn.text for turn in turns]
+    texts = [each.text for each in said]
     changed = {"action": "GUARDRAIL_INTERVENED", "texts": texts} if texts != asked.texts else _NONE
-    return {**changed, "stream_holdback_chars": [turn.held for turn in turns], "visa": {"statuses": statuses}}
+    return {**changed, "stream_holdback_chars": [each.held for each in said], "visa": {"statuses": statuses}}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -16,6 +16,8 @@ MAX_BYTES: Final = 128 * 1024 * 1024
 """Of all tenants together, whatever the number of workers; beyond it, the oldest response of the tenant that holds most goes first."""
 OVERHEAD: Final = 1024
 """Bytes that a turn takes beside its texts."""
+PER_ITEM: Final = 512
+"""Bytes that it takes to find an item of a turn by its id."""
 PARSED: Final = 32
 """A parsed request takes up to this many times the bytes that it came in."""
 
@@ -32,11 +34,26 @@ class Kept:
     status: str
     """X-Visa-Status of the answer."""
     profile: str
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Where in `items` those stand that have an id: first byte, and first one behind."""
 
     def conversation(self) -> list[Json]:
         """`items`, parsed."""
         items: list[Json] = orjson.loads(self.items)
         return items
+
+
+def written(items: Iterable[Any]) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """Items as a JSON array, and the places of those that have an id; of several with one id that of the last."""
+    array, places = bytearray(b"["), {}
+    for item in items:
+        if len(array) > 1:
+            array += b","
+        start = len(array)
+        array += orjson.dumps(item)
+        if isinstance(item, dict) and isinstance(item.get("id"), str):
+            places[item["id"]] = (start, len(array))
+    return bytes(array + b"]"), places
 
 
 @dataclass(frozen=True)
@@ -51,7 +68,8 @@ class Turn:
     @property
     def size(self) -> int:
         """Bytes, roughly."""
-        kept = 0 if self.kept is None else len(self.kept.body) + len(self.kept.items)
+        known = self.kept
+        kept = 0 if known is None else len(known.body) + len(known.items) + PER_ITEM * len(known.places)
         return OVERHEAD + kept + (0 if self.plan is None else PARSED * len(self.plan.request.raw))
 
 
@@ -81,6 +99,8 @@ class History:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._turns: dict[str, OrderedDict[str, Turn]] = {}
+        self._holders: dict[str, dict[str, dict[str, None]]] = {}
+        """By tenant and item: the ids of the turns that have the item, the newest last."""
         self._bytes: dict[str, int] = {}
 
     def get(self, tenant: str, id: str) -> Turn | None:
@@ -88,23 +108,19 @@ class History:
         turns = self._turns.get(tenant)
         return None if turns is None else turns.get(id)
 
-    def newest(self, tenant: str) -> list[Turn]:
-        """All turns of a tenant, the newest first."""
-        turns = self._turns.get(tenant)
-        return [] if turns is None else list(reversed(turns.values()))
-
     def items(self, tenant: str, ids: Collection[str]) -> dict[str, Json]:
         """Those items of the tenant's conversations that have one of `ids`, each as it was last."""
-        found: dict[str, Json] = {}
-        missing = set(ids)
-        for turn in self.newest(tenant):
-            if turn.kept is None or not any(f'"{name}"'.encode() in turn.kept.items for name in missing):
-                continue
-            named = [item for item in turn.kept.conversation() if isinstance(item, dict) and isinstance(item.get("id"), str)]
-            found |= {item["id"]: item for item in named if item["id"] in missing}
-            missing -= set(found)
-            if not missing:
-                break
+        return {name: orjson.loads(item) for name, item in self.items_as_bytes(tenant, ids).items()}
+
+    def items_as_bytes(self, tenant: str, ids: Collection[str]) -> dict[str, bytes]:
+        """As `items`, each as JSON."""
+        holders = self._holders.get(tenant, {})
+        found: dict[str, bytes] = {}
+        for name in ids:
+            if name in holders:
+                kept = self._turns[tenant][next(reversed(holders[name]))].kept
+                assert kept is not None, "only what is kept has items"
+                found[name] = kept.items[slice(*kept.places[name])]
         return found
 
     def put(self, tenant: str, id: str, turn: Turn) -> None:
@@ -112,6 +128,9 @@ class History:
         self.forget(tenant, id)
         self._turns.setdefault(tenant, OrderedDict())[id] = turn
         self._bytes[tenant] = self._bytes.get(tenant, 0) + turn.size
+        holders = self._holders.setdefault(tenant, {})
+        for item in _items(turn):
+            holders.setdefault(item, {})[id] = None
         while sum(self._bytes.values()) > self._max_bytes:
             largest = max(self._bytes, key=lambda name: self._bytes[name])
             self.forget(largest, next(iter(self._turns[largest])))
@@ -122,5 +141,15 @@ class History:
         turn = turns.pop(id, None) if turns is not None else None
         if turn is not None:
             self._bytes[tenant] -= turn.size
+            holders = self._holders[tenant]
+            for item in _items(turn):
+                del holders[item][id]
+                if not holders[item]:
+                    del holders[item]
             if not turns:
-                del self._turns[tenant], self._bytes[tenant]
+                del self._turns[tenant], self._bytes[tenant], self._holders[tenant]
+
+
+def _items(turn: Turn) -> Iterable[str]:
+    """The ids of what a turn has items of."""
+    return () if turn.kept is None else turn.kept.places

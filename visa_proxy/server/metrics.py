@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from visa_proxy.engines.voices import READY, WAITING
 from visa_proxy.server.engine import EngineState
@@ -22,7 +24,9 @@ class Metrics:
     def __init__(self, collected: Callable[[], CollectorRegistry] | None = None) -> None:
         """`collected`: what /metrics shows instead of this process's own, where there are other workers."""
         registry = CollectorRegistry()
-        self._collected = collected or (lambda: registry)
+        self._collected = collected
+        self._registry = registry
+        self._restarts = _Restarts()
         self._requests = Counter("visa_requests", "Requests answered.", ("tenant", "endpoint", "code"), registry=registry)
         self._seconds = Histogram(
             "visa_request_duration_seconds",
@@ -65,12 +69,6 @@ class Metrics:
         self.rewriter_ready = Gauge(
             "visa_rewriter_ready", "1 when the supervised rewriter serves.", registry=registry, multiprocess_mode="livemostrecent"
         )
-        self.rewriter_restarts = Gauge(
-            "visa_rewriter_restarts",
-            "Restarts of the supervised rewriter.",
-            registry=registry,
-            multiprocess_mode="livemostrecent",
-        )
         self.adapters = Gauge(
             "visa_rewriter_adapters",
             "LoRA adapters that policies name, by state: ready, waiting, failed.",
@@ -82,7 +80,8 @@ class Metrics:
     def rewriter(self, engine: EngineState) -> None:
         """The rewriter's server as it is now."""
         self.rewriter_ready.set(engine.launched and engine.ready)
-        self.rewriter_restarts.set(engine.restarts)
+        if engine.launched:
+            self._restarts.note(engine.restarts)
         states = Counts(state if state in (READY, WAITING) else "failed" for state in engine.adapters.values())
         for state in (READY, WAITING, "failed"):
             self.adapters.labels(state.partition(" ")[0]).set(states[state])
@@ -117,4 +116,26 @@ class Metrics:
 
     def render(self) -> bytes:
         """Text exposition format."""
-        return generate_latest(self._collected())
+        own = CollectorRegistry()
+        own.register(self._restarts)
+        return generate_latest(self._registry if self._collected is None else self._collected()) + generate_latest(own)
+
+
+class _Restarts(Collector):
+    """The rewriter's restarts, one number for all workers: what is read, and no sum of what each of them has read."""
+
+    def __init__(self) -> None:
+        self._before = 0
+        """Of rewriters that another has taken the place of since."""
+        self._now = 0
+
+    def note(self, restarts: int) -> None:
+        """`restarts`: of the present one, since it was first started."""
+        if restarts < self._now:
+            self._before += self._now
+        self._now = restarts
+
+    def collect(self) -> Iterable[Metric]:
+        """See Collector."""
+        total = self._before + self._now
+        yield CounterMetricFamily("visa_rewriter_restarts", "Restarts of the supervised rewriter.", value=total)

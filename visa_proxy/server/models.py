@@ -18,15 +18,15 @@ async def models(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     listed = await endpoint.json("/models", method="GET")
     if not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
         raise UpstreamError("the base model's list of models is garbled", code="upstream_garbled")
-    named = [(model, model.get("id") if isinstance(model, dict) else None) for model in listed["data"]]
-    own = [model for model, name in named if not isinstance(name, str) or not gateway.reserved.hides(tenant, name)]
-    voices = [
-        _voice(model, profile)
-        for model in own
-        if isinstance(model, dict) and isinstance(model.get("id"), str)
-        for profile in sorted(tenant.request_profiles)
-    ]
+    own = [model for model in listed["data"] if not gateway.reserved.hides(tenant, _name(model))]
+    voices = [_voice(model, profile) for model in own if _name(model) for profile in sorted(tenant.request_profiles)]
     await call.respond(200, orjson.dumps({**listed, "data": [*own, *voices]}))
+
+
+def _name(model: Any) -> str:
+    """ "" for an entry that has none."""
+    name = model.get("id") if isinstance(model, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _voice(model: dict[str, Any], profile: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from visa_proxy.server.history import Kept
 from visa_proxy.server.surfaces.base import Json
 
 MAX_REFERENCES: Final = 100
-"""Items that one request may refer to by id: each may be looked for in everything that is kept."""
+"""Items that one request may refer to by id."""
 
 
 def spelled_out(gateway: Gateway, tenant: Tenant, data: Json, *, rewritten: bool) -> Json:

@@ -15,7 +15,7 @@ from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.call import Call
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import forward, generate, plan_for
-from visa_proxy.server.history import Kept, Turn
+from visa_proxy.server.history import Kept, Turn, written
 from visa_proxy.server.plan import Plan
 from visa_proxy.server.references import input_items, spelled_out
 from visa_proxy.server.surfaces.base import Json, Request, encoded, json_object, typed
@@ -160,9 +160,9 @@ def _turn(plan: Plan, response: Json) -> Turn:
     if response.get("status") in PENDING:
         return Turn(plan=plan)
     data = plan.request.data
-    items = orjson.dumps([*input_items(data.get("input")), *(response.get("output") or ())])
+    items, places = written([*input_items(data.get("input")), *(response.get("output") or ())])
     before, status = data.get("previous_response_id"), response["visa"]["status"]
-    return Turn(Kept(orjson.dumps(response), items, before, status, plan.profile.name))
+    return Turn(Kept(orjson.dumps(response), items, before, status, plan.profile.name, places))
 
 
 def _id_of(head: bytes) -> str | None:

@@ -28,7 +28,7 @@ def ask(call: Call, gateway: Gateway, plan: Plan, method: str, path: str, body: 
     if gateway.tracing is None:
         return make(headers)
     model = plan.request.model or gateway.default_model(plan.tenant)
-    return gateway.tracing.ask(plan.tenant, method, path, headers, make, model=model)
+    return gateway.tracing.ask(plan.tenant, method, path, headers, make, model=model, base_of=gateway.name_of)
 
 
 def _asking(

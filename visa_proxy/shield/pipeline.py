@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from visa_proxy.detector.base import Detector
@@ -224,8 +224,10 @@ class _Job:
             seed=asked.seed,
         )
         trace.attempts += asked.candidates
-        with trace.stage("rewrite"):
-            rewrites = await self._shield.rewriter.rewrite(request, timeout_s=self._patience())
+        trace.model = request.model or self._shield.rewriter.model
+        with trace.stage("rewrite") as headers:
+            asking = replace(request, headers=headers) if headers else request
+            rewrites = await self._shield.rewriter.rewrite(asking, timeout_s=self._patience())
             trace.prompt_tokens += rewrites.prompt_tokens
             trace.completion_tokens += rewrites.completion_tokens
         with trace.stage("verify"):

@@ -15,13 +15,14 @@ from visa_proxy.values import ValueVector
 
 MAX_LISTED: Final = 32
 """Refusals that a trace lists: a long answer may have more."""
-
-
-_watch: ContextVar[Callable[[str, Trace], AbstractContextManager[None]] | None] = ContextVar("watch", default=None)
+Headers = tuple[tuple[str, str], ...]
+Watch = Callable[[str, "Trace"], AbstractContextManager[Headers]]
+"""Called with the name of a stage and its trace; gives the headers that a call made in the stage is to carry along."""
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 @contextlib.contextmanager
-def watched_by(watch: Callable[[str, Trace], AbstractContextManager[None]]) -> Iterator[None]:
+def watched_by(watch: Watch) -> Iterator[None]:
     """While the context lasts, every stage of this request, and of the tasks that it starts, runs within `watch(name, trace)`."""
     before = _watch.set(watch)
     try:
@@ -48,6 +49,8 @@ class Trace:
     """Number of verbatim spans that were shielded."""
     attempts: int = 0
     """Candidates asked for, over all tries."""
+    model: str | None = None
+    """The model or adapter that they were asked of, as the policy or the config calls it."""
     refused: list[str] = field(default_factory=list)
     """Why candidates were refused, in order."""
     instruction_confidence: float | None = None
@@ -59,16 +62,16 @@ class Trace:
     """Wall-clock milliseconds per stage; a stage that ran twice adds up."""
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times a stage, also when it fails."""
+    def stage(self, name: str) -> Iterator[Headers]:
+        """Times a stage, also when it fails. Gives the headers that a call made in it is to carry along: mostly none."""
         watch = _watch.get()
         started = time.perf_counter()
         try:
             if watch is None:
-                yield
+                yield ()
             else:
-                with watch(name, self):
-                    yield
+                with watch(name, self) as headers:
+                    yield headers
         finally:
             elapsed = (time.perf_counter() - started) * 1000
             self.timings_ms[name] = self.timings_ms.get(name, 0.0) + elapsed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from visa_proxy.errors import VisaError
-from visa_proxy.llm.base import MAX_ANSWER_BYTES, Exchange
+from visa_proxy.llm.base import MAX_ANSWER_BYTES, Endpoint, Exchange
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -33,9 +33,11 @@ _COUNTS: Final = {
 class Asked(AbstractAsyncContextManager[Exchange]):
     """An exchange with its span: begun with the request, ended with the answer, or with what went wrong."""
 
-    def __init__(self, span: Span, asking: AbstractAsyncContextManager[Exchange]) -> None:
+    def __init__(self, span: Span, asking: AbstractAsyncContextManager[Exchange], told: Callable[[Endpoint], None]) -> None:
+        """`told` hears who answers."""
         self._span = span
         self._asking = asking
+        self._told = told
 
     async def __aenter__(self) -> Exchange:
         try:
@@ -44,6 +46,7 @@ class Asked(AbstractAsyncContextManager[Exchange]):
             self._failed(error)
             self._span.end()
             raise
+        self._told(answer.endpoint)
         self._span.set_attribute("http.response.status_code", answer.status)
         if answer.status >= 400:
             self._error(str(answer.status))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from visa_proxy import __version__
+from visa_proxy.llm import base as llm
 from visa_proxy.llm.base import Exchange
 from visa_proxy.policy.config import Base, Endpoint, LiteLLM
 from visa_proxy.policy.resolve import Tenant
@@ -28,6 +29,22 @@ _METHODS: Final = frozenset("GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATC
 _VISA: Final = ("tenant", "profile", "experiment", "status", "stream-mode", "base")
 """X-Visa-* response headers that become attributes."""
 Headers = list[tuple[str, str]]
+_PROVIDERS: Final = {
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "azure_text": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "bedrock_converse": "aws.bedrock",
+    "cohere_chat": "cohere",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "text-completion-openai": "openai",
+    "vertex_ai": "gcp.vertex_ai",
+    "vertex_ai_beta": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
+"""What OpenTelemetry calls LiteLLM's providers, where it has another name for them."""
 
 
 class Tracing:
@@ -41,6 +58,7 @@ class Tracing:
         self._trace = trace
         self._propagator = propagate.get_global_textmap()
         self._fields = frozenset(self._propagator.fields)
+        self._bases = bases
         self._servers = {name: _server(base) for name, base in bases.items()}
 
     @contextlib.contextmanager
@@ -52,6 +70,8 @@ class Tracing:
         given = {name: call.headers[name.encode()].decode("latin-1") for name in self._fields if name.encode() in call.headers}
         method = call.method if call.method in _METHODS else "_OTHER"
         known = {"http.route": route} if route.startswith("/") else {}
+        if method == "_OTHER":
+            known["http.request.method_original"] = call.method
         with self._tracer.start_as_current_span(
             f"{'HTTP' if method == '_OTHER' else method} {known.get('http.route', '')}".rstrip(),
             context=self._propagator.extract(given),
@@ -83,20 +103,34 @@ class Tracing:
         make: Callable[[Headers], AbstractAsyncContextManager[Exchange]],
         *,
         model: str | None = None,
+        base_of: Callable[[llm.Endpoint], str] | None = None,
     ) -> AbstractAsyncContextManager[Exchange]:
-        """What `make` returns, with a span: it is given the headers with a `traceparent` of that span in the place of the client's."""
+        """What `make` returns, with a span: it is given the headers with a `traceparent` of that span in the place of the client's.
+
+        `base_of`: the name of the base that an endpoint is, where another one than the tenant's may answer.
+        """
         operation = OPERATIONS.get(path.partition("?")[0]) if method == "POST" else None
         attributes = {"http.request.method": method, "visa.base": tenant.base, **self._servers[tenant.base]}
         if operation is not None:
             attributes["gen_ai.operation.name"] = operation
         if model is not None:
             attributes["gen_ai.request.model"] = model
-        name = f"{operation or method} {(model or '') if operation else ''}".rstrip()
-        span = self._tracer.start_span(name, kind=self._trace.SpanKind.CLIENT, attributes=attributes)
+        span = self._tracer.start_span(_name(operation, method, model), kind=self._trace.SpanKind.CLIENT, attributes=attributes)
+
+        def told(endpoint: llm.Endpoint) -> None:
+            base = tenant.base if base_of is None else base_of(endpoint)
+            if base == tenant.base:
+                return
+            span.set_attributes({"visa.base": base, **self._servers[base]})
+            asked = self._bases[base].model
+            if asked is not None:
+                span.set_attribute("gen_ai.request.model", asked)
+                span.update_name(_name(operation, method, asked))
+
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, self._trace.set_span_in_context(span))
         kept = [(name, value) for name, value in headers if name.lower() not in self._fields]
-        return Asked(span, make([*kept, *carrier.items()]))
+        return Asked(span, make([*kept, *carrier.items()]), told)
 
     async def close(self) -> None:
         """Sends what is left, within `FLUSH_S`."""
@@ -114,17 +148,21 @@ class Tracing:
                 await done.wait()
 
     @contextlib.contextmanager
-    def _stage(self, name: str, trace: Trace) -> Iterator[None]:
-        """The span of a stage of the shield; that of `rewrite` is a call to the rewriter."""
+    def _stage(self, name: str, trace: Trace) -> Iterator[tuple[tuple[str, str], ...]]:
+        """The span of a stage of the shield; that of `rewrite` is a call to the rewriter, which is told of it by headers."""
         kind, attributes = self._trace.SpanKind.INTERNAL, {}
         if name == "rewrite":
             kind, attributes = self._trace.SpanKind.CLIENT, {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai"}
+            attributes |= {"gen_ai.request.model": trace.model} if trace.model else {}
         prompt, completion = trace.prompt_tokens, trace.completion_tokens
         with self._tracer.start_as_current_span(
             f"visa.{name}", kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
+            carrier: dict[str, str] = {}
+            if name == "rewrite":
+                self._propagator.inject(carrier)
             try:
-                yield
+                yield tuple(carrier.items())
             except BaseException as error:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(self._trace.StatusCode.ERROR)
@@ -145,11 +183,16 @@ class Tracing:
             span.set_status(self._trace.StatusCode.ERROR)
 
 
+def _name(operation: str | None, method: str, model: str | None) -> str:
+    """Of a span of a call to a base."""
+    return f"{operation} {model or ''}".rstrip() if operation else method
+
+
 def _server(base: Base) -> dict[str, Any]:
     """Attributes that tell of a base."""
     if isinstance(base, LiteLLM):
         provider, slash, _ = base.name.partition("/")
-        return {"gen_ai.provider.name": provider if slash else "openai"}
+        return {"gen_ai.provider.name": _PROVIDERS.get(provider, provider) if slash else "openai"}
     named: dict[str, Any] = {"gen_ai.provider.name": "openai"}  # what speaks its protocol, by the conventions
     if isinstance(base, Endpoint):
         parts = urlsplit(base.url)

@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from visa_proxy.errors import VisaError
 from visa_proxy.policy.config import RewriterConfig, ServerConfig
 from visa_proxy.server.engine import Engine, EngineState
+from visa_proxy.server.reserved import own_adapter
 from visa_proxy.server.workers.channel import Channel
 
 logger = logging.getLogger("visa_proxy.workers")
@@ -19,19 +21,22 @@ FRESH_S: Final = 1.0
 """How old what is known of adapters may be."""
 
 
-class Keeper:
+class EngineKeeper:
     """The parent's side."""
 
     def __init__(self, config: RewriterConfig, session: Any) -> None:
         """`config` has something to keep, see `Engine.needed`."""
         self._engine = Engine(config, session)
         self._starting: asyncio.Task[None] | None = None
+        """Until it ends; None before it was needed, and after it failed."""
+        self._failed = False
         self.handlers: dict[str, Callable[..., Any]] = {"engine.want": self._want, "engine.state": self._state}
         """What workers may ask, see `channel.answer`."""
 
     def for_workers(self, config: ServerConfig) -> ServerConfig:
         """The config with the rewriter's address in the place of how to keep it."""
-        told = RewriterConfig(self._engine.address, style=config.rewriter.style, timeout_s=config.rewriter.timeout_s)
+        given = config.rewriter
+        told = RewriterConfig(self._engine.address, model=own_adapter(given), style=given.style, timeout_s=given.timeout_s)
         return dataclasses.replace(config, rewriter=told)
 
     async def stop(self) -> None:
@@ -43,16 +48,22 @@ class Keeper:
     def _want(self, models: frozenset[str]) -> None:
         self._engine.want(models)
         if self._starting is None:
-            self._starting = asyncio.get_running_loop().create_task(self._engine.start())
-            self._starting.add_done_callback(_report)
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+
+    async def _start(self) -> None:
+        """One that cannot be started is tried again when it is next wanted."""
+        try:
+            await self._engine.start()
+            self._failed = False
+        except Exception as error:
+            message = str(error) if isinstance(error, VisaError) else type(error).__name__
+            logger.error("the rewriter cannot be started: %s", message, exc_info=logger.isEnabledFor(logging.DEBUG))
+            await self._engine.stop()  # what there is of it already
+            self._failed = True
+            self._starting = None
 
     def _state(self) -> EngineState | None:
-        return None if self._starting is None else self._engine.state
-
-
-def _report(starting: asyncio.Task[None]) -> None:
-    if not starting.cancelled() and (error := starting.exception()) is not None:
-        logger.error("the rewriter cannot be started: %s", error)
+        return self._engine.state if self._failed or self._starting is not None else None
 
 
 class ParentEngine:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from visa_proxy.policy.resolve import PolicySet
 from visa_proxy.server.history import History, Kept, Turn
 from visa_proxy.server.plan import Plan
@@ -27,14 +29,14 @@ class _Parcel(Turn):
         return self.weight
 
 
-class Keeper:
+class HistoryKeeper:
     """The parent's side."""
 
     def __init__(self) -> None:
         self._history = History()
         self.handlers: dict[str, Callable[..., Any]] = {
             "history.get": self._get,
-            "history.items": self._history.items,
+            "history.items": self._history.items_as_bytes,
             "history.put": self._put,
             "history.forget": self._history.forget,
         }
@@ -73,8 +75,8 @@ class SharedHistory:
 
     def items(self, tenant: str, ids: Collection[str]) -> dict[str, Json]:
         """Those items of the tenant's conversations that have one of `ids`, each as it was last."""
-        found: dict[str, Json] = self._channel.ask("history.items", tenant, list(ids))
-        return found
+        found: dict[str, bytes] = self._channel.ask("history.items", tenant, list(ids))
+        return {name: orjson.loads(item) for name, item in found.items()}
 
     def put(self, tenant: str, id: str, turn: Turn) -> None:
         """Keep `turn`, as the tenant's newest."""

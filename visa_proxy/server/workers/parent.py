@@ -65,9 +65,12 @@ class Workers:
         self._metrics = metrics
         self._table = new_table(config.workers, metrics)
         self._limiter = SharedLimiter(self._table, worker=0, workers=config.workers)
-        self._handlers: dict[str, Callable[..., Any]] = history.Keeper().handlers
-        self._engine: engine.Keeper | None = None
+        self._handlers: dict[str, Callable[..., Any]] = history.HistoryKeeper().handlers
+        self._engine: engine.EngineKeeper | None = None
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        """The last one of each place; empty while none was ever started."""
+        self._refused: set[int] = set()
+        """Places of which the system would not start a worker."""
         self._status: asyncio.Future[int] | None = None
 
     async def run(self) -> int:
@@ -75,7 +78,7 @@ class Workers:
         self._status = asyncio.get_running_loop().create_future()
         async with new_session() as session:
             if Engine.needed(self._config.rewriter):
-                self._engine = engine.Keeper(self._config.rewriter, session)
+                self._engine = engine.EngineKeeper(self._config.rewriter, session)
                 self._handlers |= self._engine.handlers
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
@@ -88,7 +91,7 @@ class Workers:
                 await self._stop(keepers)
 
     def _given_up(self, keeper: asyncio.Task[None]) -> None:
-        """A worker that cannot even be started, as when there is no memory left: the others end too, in order."""
+        """No worker can be started, or a fault of ours: what serves ends too, in order."""
         error = keeper.exception()
         if error is not None and self._status is not None and not self._status.done():
             self._status.set_exception(error)
@@ -123,24 +126,32 @@ class Workers:
         failures, first = 0, True
         while not self._status.done():
             started = time.monotonic()
-            code = await self._run(index)
+            try:
+                code: int | str = await self._run(index)
+            except OSError as error:  # no process or no memory is left, for now
+                self._refused.add(index)
+                if not self._processes and len(self._refused) == self._config.workers:
+                    raise
+                code = error.strerror or type(error).__name__
             self._limiter.end(index)
             forget_gauges(self._metrics, index)
             if self._status.done():
                 return
             if first and code in REFUSED:
-                self._status.set_result(code)
+                self._status.set_result(int(code))
                 return
             failures, first = 0 if time.monotonic() - started > STEADY_S else failures, False
             wait_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
             failures += 1
-            logger.error("worker %d ended with code %s; starting again in %g s", index, code, wait_s)
+            what = f"ended with code {code}" if isinstance(code, int) else f"could not be started: {code}"
+            logger.error("worker %d %s; starting again in %g s", index, what, wait_s)
             await asyncio.wait([self._status], timeout=wait_s)
 
     async def _run(self, index: int) -> int:
         """Start a worker and answer it until it ends; the value is its exit code."""
         ours, its = socket.socketpair()
-        with its:
+        with contextlib.ExitStack() as unless_started, its:
+            unless_started.enter_context(ours)
             assignment = Assignment(
                 index=index,
                 config=self._config if self._engine is None else self._engine.for_workers(self._config),
@@ -158,6 +169,7 @@ class Workers:
                 pass_fds=(assignment.address, assignment.channel, assignment.limits),
                 start_new_session=True,
             )
+            unless_started.pop_all()
         if self._status is not None and self._status.done():  # too late for the signal that all others were sent
             process.terminate()
         answering = asyncio.create_task(answer(ours, self._handlers))
