@@ -115,7 +115,7 @@ def test_bases_by_litellm_and_inside_a_server(tmp_path: Path) -> None:
             "1:18: bases.default: found url and litellm; allowed: exactly one of url, litellm, inner",
         ),
         ('bases: {default: {url: "http://h/v1", api_base: "http://h"}}', "1:18: bases.default: api_base goes with litellm"),
-        ("bases: {default: {inner: false}}", "bases.default.inner: found false, allowed: True"),
+        ("bases: {default: {inner: false}}", "bases.default.inner: found false, allowed: true"),
         ("bases: {}", "1:8: bases: found a mapping, allowed: it should have at least 1 item"),
         ('bases: {b: {url: "ftp://x"}}', "1:18: bases.b.url: found 'ftp://x', allowed: an http:// or https:// URL"),
         ('bases: {b: {url: "http://u:hush@h/v1"}}', "1:18: bases.b.url: no credentials in URLs"),

@@ -72,7 +72,8 @@ _WORDS: Final = {
 def _reworded(message: str) -> str:
     """Pydantic's sentence as what is allowed: "Input should be 'offset' or 'target'" -> "'offset' or 'target'"."""
     message = re.sub(r"^(Value error, )?(allowed: |Input should be )?", "", message).replace(" after validation", "")
-    return re.sub(r"^(Tuple|Dictionary) should", "it should", message)
+    message = re.sub(r"^(Tuple|Dictionary) should", "it should", message)
+    return {"True": "true", "False": "false"}.get(message, message)  # as YAML has them
 
 
 def _range(schema: dict[str, Any]) -> str:
