@@ -2,7 +2,7 @@
 
     .venv-vllm/bin/python benchmarks/rewriter.py [--answers 24] [--at-once 4]
 
-Speculation: the bundled rewriter on the sample answers, each asked of both servers in turn, greedy; it copies most of what it reads.
+Speculation: the bundled rewriter on the sample answers, greedy; it copies most of what it reads. The servers of a comparison take turns.
 Prefix cache: the prompt for instruction-tuned models, whose long first part all tenants share, with 16 tokens of answer; the same weights.
 Shared server: whole requests through `visa-proxy serve`; base and rewriter are the bundled weights, once as two servers, once as one
 server whose rewriter is a LoRA adapter of the base. Writes docs/results/rewriter.md and rewriter.json, unless --answers is below 24.
@@ -52,15 +52,15 @@ SHORT: Final = 16
 LONGEST: Final = 400
 """Tokens of an answer."""
 KEY: Final = "sk-benchmark"
+SETTLE_S: Final = 2.0
+"""Between two servers: vLLM's processes go on looking for work, each on a core of its own, for a second after the last."""
 ENV: Final = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
-ARGS: Final = ("--enforce-eager", "--dtype", "float32", "--max-num-seqs", "16")
+ARGS: Final = ("--enforce-eager", "--max-num-seqs", "16")
 LONG: Final = (*ARGS, "--hf-overrides", '{"max_position_embeddings": 4096}', "--max-model-len", "4096")
 SETTINGS: Final[tuple[tuple[str, Style, bool, dict[str, tuple[bool, tuple[str, ...]]]], ...]] = (
     ("speculation", "compact", False, {"none": (False, ARGS), "ngram": (True, ARGS)}),
@@ -202,7 +202,7 @@ async def compare(
     *,
     short: bool,
 ) -> list[Row]:
-    """Each way in turn: one request at a time they alternate with every answer, several at once with every round of three."""
+    """Each way in turn, three rounds of them."""
     rows: list[Row] = []
     numbered = list(enumerate(answers))
     longest = SHORT if short else LONGEST
@@ -212,9 +212,10 @@ async def compare(
             task = progress.add_task(f"{what}, {several} at once", total=len(answers))
             found: dict[str, list[Reply]] = {how: [] for how in servers}
             spent = dict.fromkeys(servers, 0.0)
-            step = 1 if several == 1 else max(several, len(answers) // 3)
+            step = max(several, len(answers) // 3)
             for at in range(0, len(answers), step):
                 for how, client in clients.items():
+                    await asyncio.sleep(SETTLE_S)
                     jobs = [
                         functools.partial(reply, client, asked(style, text, number), max_tokens=longest)
                         for number, text in numbered[at : at + step]
@@ -313,6 +314,7 @@ def through_proxy(folder: Path, answers: list[str], at_once: int, progress: Prog
             step = max(several, len(answers) // 3)
             for at in range(0, len(answers), step):
                 for how, (url, _, _) in places.items():
+                    time.sleep(SETTLE_S)
                     replies, seconds = asyncio.run(whole(url, answers[at : at + step], several, progress, how))
                     found[how] += replies
                     spent[how] += seconds

@@ -135,6 +135,11 @@ def test_bases_by_litellm_and_inside_a_server(tmp_path: Path) -> None:
             "rewriter.launch.args: --api-key is set by nobody",
         ),
         (
+            MINIMAL + 'rewriter: {launch: {engine: vllm, args: ["--por", "1"]}}',
+            "rewriter.launch.args: --port is set by launch.port",
+        ),
+        ("bases: {default: {litellm: gpt}}", "bases.default.litellm: found 'gpt', allowed: provider/model"),
+        (
             MINIMAL + "rewriter: {launch: {engine: vllm, args: [--port, 1]}}",
             "rewriter.launch.args[1]: found 1, allowed: text",
         ),

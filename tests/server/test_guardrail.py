@@ -204,9 +204,23 @@ async def test_calls_without_an_id_know_nothing_of_each_other(proxy: Running, re
         ({"texts": "a"}, "texts"),
         ({"request_headers": {"a": 1}}, "request_headers"),
         ({"litellm_call_id": 7}, "litellm_call_id"),
+        ({"litellm_call_id": "7" * 257}, "litellm_call_id"),
+        ({"texts": ["a. "] * 129}, "texts"),
         ({"additional_provider_specific_params": {"profile": 7}}, "profile"),
     ],
 )
 async def test_what_is_wrong_with_a_body_is_named(proxy: Running, body: dict[str, Any], param: str) -> None:
     reply = await proxy.post({"input_type": "response", "texts": [ANSWER], **body}, path=PATH)
     assert reply.status == 400 and reply.json["error"]["param"] == param
+
+
+async def test_a_huge_text_keeps_nobody_waiting(proxy: Running) -> None:
+    text = "*_`[(|" * 300_000
+    asking = asyncio.create_task(proxy.post({"input_type": "response", "texts": [text]}, path=PATH))
+    waits = []
+    for _ in range(20):
+        started = asyncio.get_running_loop().time()
+        assert (await proxy.get("/healthz")).status == 200
+        waits.append(asyncio.get_running_loop().time() - started)
+    asking.cancel()
+    assert max(waits) < 1.0

@@ -28,7 +28,7 @@ def serve(path: Path, host: str | None, port: int | None, workers: int | None) -
     """Run the proxy from a visa.yaml until SIGTERM or Ctrl-C."""
     from visa_proxy.policy.config import load_config
     from visa_proxy.server.app import create_app
-    from visa_proxy.server.run import make_server
+    from visa_proxy.server.run import run
 
     set_up_logs()
     config = load_config(path)
@@ -39,4 +39,4 @@ def serve(path: Path, host: str | None, port: int | None, workers: int | None) -
         from visa_proxy.server.workers import parent
 
         sys.exit(parent.serve(config, [sys.executable, "-m", "visa_proxy.cli.worker"]))
-    make_server(app, host=config.host, port=config.port, drain_s=config.drain_s).run()
+    run(app, host=config.host, port=config.port, drain_s=config.drain_s)

@@ -22,7 +22,7 @@ PROBE_S: Final = 5.0
 WATCH_S: Final = 20.0
 """For one token, also when others wait for theirs."""
 
-NGRAM: Final[dict[str, Any]] = {"method": "ngram", "num_speculative_tokens": 10, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+NGRAM: Final[dict[str, Any]] = {"method": "ngram", "num_speculative_tokens": 10, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
 """A rewriter copies most of its input, so the words that followed the same words there are guessed to come next. Each guess is checked
 by the model itself, which leaves the text as it is; benchmarks/rewriter.py measures what it saves."""
 

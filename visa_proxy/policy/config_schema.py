@@ -42,6 +42,13 @@ def _served_kind(kind: str) -> str:
     return kind
 
 
+def _provider(name: str) -> str:
+    provider, _, model = name.partition("/")
+    if not provider.strip() or not model.strip():
+        raise ValueError("allowed: provider/model, as LiteLLM has them, such as anthropic/claude-sonnet-4-5")
+    return name
+
+
 EnvName = Annotated[str, BeforeValidator(_env_name)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Adapters = Text | Annotated[dict[Name, Text], Field(min_length=1)]
@@ -70,7 +77,7 @@ class BaseFile(Strict):
 
     url: HttpUrl | None = None
     """Ends before /chat/completions, usually in /v1."""
-    litellm: Text | None = None
+    litellm: Annotated[Text, AfterValidator(_provider)] | None = None
     """Instead of url: provider/model, as LiteLLM's SDK knows it."""
     api_base: HttpUrl | None = None
     """With litellm: where the provider's API is, when not at its usual place."""
@@ -118,8 +125,10 @@ class LaunchFile(Strict):
     def _not_ours(cls, args: tuple[str, ...]) -> tuple[str, ...]:
         for arg in args:
             name = arg.partition("=")[0].replace("_", "-")
-            if name in _OWN_ARGS:
-                raise refusal(f"{name} is set by {_OWN_ARGS[name]}")
+            # vLLM takes any beginning of a name that is not the beginning of another.
+            own = next((own for own in _OWN_ARGS if own.startswith(name) and len(name) > 2), None)
+            if own is not None:
+                raise refusal(f"{own} is set by {_OWN_ARGS[own]}")
         return args
 
     @model_validator(mode="after")
@@ -231,3 +240,12 @@ class ConfigFile(Strict):
     """Checks that meaning stays."""
     store: Annotated[str, AfterValidator(_store_url)] | None = None
     """Not in this version: nothing is stored."""
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> ConfigFile:
+        launch = self.rewriter.launch
+        if launch is not None and launch.port is not None and launch.port == self.server.port:
+            raise refusal(
+                f"server.port and rewriter.launch.port are both {launch.port}: the proxy and its rewriter need one each"
+            )
+        return self

@@ -15,6 +15,10 @@ from visa_proxy.policy.document import Document, KeyPath, did_you_mean
 Model = TypeVar("Model", bound=BaseModel)
 
 
+NOT_BLANK: Final = r"^[^\x00]*[^\s\x00][^\x00]*$"
+"""Something to read, and no NUL, which no file name may have."""
+
+
 def refusal(message: str) -> PydanticCustomError:
     """An error for validators whose message says all: the input, which may be a secret, is not added to it."""
     return PydanticCustomError("refusal", "{reason}", {"reason": message})
@@ -44,7 +48,7 @@ def _line(document: Document, model: type[BaseModel], details: ErrorDetails) -> 
         return document.problem(path, f"unknown key; {hint}allowed: {', '.join(allowed)}", at_key=True)
     if kind == "missing":
         return document.problem((*path, str(details["loc"][-1])), "required key is missing")
-    at_key = details["loc"][-1] == "[key]"
+    at_key = details["loc"][-1:] == ("[key]",)
     if kind == "refusal":
         return document.problem(path, details["msg"], at_key=at_key)
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
@@ -53,7 +57,7 @@ def _line(document: Document, model: type[BaseModel], details: ErrorDetails) -> 
         return document.problem(path, f"found {found}, allowed: a mapping{keys}")
     if kind == "string_pattern_mismatch":
         pattern = details["ctx"]["pattern"]
-        allowed_text = "text that is not blank" if pattern == r"\S" else pattern
+        allowed_text = "text that is not blank" if pattern == NOT_BLANK else pattern
         described = "" if at_key else schema_at(model, path).get("description", "")
         allowed_text += f" ({described.rstrip('.')})" if described else ""
         return document.problem(path, f"found {found}, allowed: {allowed_text}", at_key=at_key)

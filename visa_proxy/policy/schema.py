@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from visa_proxy.policy.document import did_you_mean
-from visa_proxy.policy.problems import refusal
+from visa_proxy.policy.problems import NOT_BLANK, refusal
 from visa_proxy.values import load_space
 
 Preserve = Literal["code", "urls", "numbers", "quotes", "names"]
@@ -64,7 +64,7 @@ def _json_pointer(value: str) -> str:
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Level = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"\S")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=NOT_BLANK)]
 KeyHash = Annotated[str, BeforeValidator(_key_hash)]
 JsonPointer = Annotated[str, StringConstraints(max_length=500), AfterValidator(_json_pointer)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from visa_proxy.errors import NotFound, RequestError, error_body
+from visa_proxy.errors import NotFound, RequestError, VisaError, error_body
 from visa_proxy.llm.http import new_session
 from visa_proxy.policy.config import ServerConfig
 from visa_proxy.policy.resolve import PolicySet
@@ -29,7 +30,7 @@ from visa_proxy.server.health import health_routes
 from visa_proxy.server.state import State, of_this_process
 from visa_proxy.server.tracing.settings import wanted
 from visa_proxy.server.tracing.spans import Tracing
-from visa_proxy.server.types import App, Receive, Scope, Send
+from visa_proxy.server.types import App, Message, Receive, Scope, Send
 from visa_proxy.server.v1 import V1
 
 
@@ -54,14 +55,24 @@ class Proxy:
         if needs_shield(self._watcher.current):
             check_installed(config)
         self.gateway: Gateway | None = None
+        self.failure: VisaError | None = None
+        """Why it could not start."""
         self._app = Starlette(lifespan=self._lifespan, exception_handlers={HTTPException: _not_found})
         self._v1: V1 | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._v1 is not None and scope["path"].startswith(("/v1/", GUARDRAIL)):
             await self._v1(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._app(scope, receive, functools.partial(self._tell, send))
         else:
             await self._app(scope, receive, send)
+
+    async def _tell(self, send: Send, message: Message) -> None:
+        """What is wrong, in one line, where the framework would send how it came to that."""
+        if message["type"] == "lifespan.startup.failed" and self.failure is not None:
+            message = {**message, "message": str(self.failure)}
+        await send(message)
 
     @property
     def policies(self) -> PolicySet:
@@ -84,6 +95,15 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        try:
+            async with self._open(app):
+                yield
+        except VisaError as error:
+            self.failure = error
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _open(self, app: Starlette) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             session = await stack.enter_async_context(new_session())
             watcher = await stack.enter_async_context(self._watcher)

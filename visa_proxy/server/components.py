@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from visa_proxy.errors import ConfigError
 from visa_proxy.llm.http import new_session
 from visa_proxy.optional import installed
 from visa_proxy.policy.config import BUNDLED, ComponentConfig, Endpoint, Inner, ServerConfig, load_config
@@ -164,6 +166,8 @@ def check_installed(config: ServerConfig) -> None:
             installed(module, extra="demo")
     elif launch is not None and launch.python is None:
         installed("vllm", extra="vllm")
+    elif launch is not None and shutil.which(launch.python or "") is None:
+        raise ConfigError([f"rewriter.launch.python: there is no program {launch.python}"])
 
 
 def _section(component: ComponentConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ behind the windows that are released is held back.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import unicodedata
 from collections import deque
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from visa_proxy.server.plan import Plan
-from visa_proxy.shield.answer import AT_ONCE, Part, complete
+from visa_proxy.shield.answer import AT_ONCE, PIECE, Part, complete
 from visa_proxy.shield.pipeline import Shield
 from visa_proxy.shield.trace import Trace
 from visa_proxy.shield.windows import GOALS
@@ -89,7 +90,10 @@ class Draft:
     async def _windows(self, added: str, ends: bool) -> Said:
         answer = self._answer
         assert answer is not None, "only where the policy says windows"
-        self._waiting += answer.feed(added)
+        for at in range(0, len(added), PIECE):
+            self._waiting += answer.feed(added[at : at + PIECE])
+            if at:
+                await asyncio.sleep(0)  # a megabyte may come at once: others have their turn
         # Waiting for the oldest when many are under way slows the base down, and windows leave before it has ended.
         while self._waiting and (self._waiting[0].work.done() or len(self._waiting) > AT_ONCE):
             self._released += self._waiting[0].size

@@ -20,6 +20,10 @@ from visa_proxy.server.plan import Plan
 from visa_proxy.server.surfaces.base import Json, json_object, last_user_text, typed
 
 PATH: Final = "/beta/litellm_basic_guardrail_api"
+MAX_TEXTS: Final = 128
+"""Of one answer; OpenAI's own limit of choices."""
+MAX_ID: Final = 256
+"""Characters of a call's id."""
 _NONE: Final = {"action": "NONE"}
 
 
@@ -51,6 +55,12 @@ class Asked:
         for name, values in (("texts", texts), ("request_headers", headers.values())):
             if not all(isinstance(value, str) for value in values):
                 raise RequestError(f"'{name}' must hold strings only", param=name, code="invalid_type")
+        if len(texts) > MAX_TEXTS:
+            raise RequestError(f"'texts' has {len(texts)} texts, at most {MAX_TEXTS} are allowed", param="texts")
+        known = typed(data, "litellm_call_id", str, "a string") or None
+        if known is not None and len(known) > MAX_ID:
+            message = f"'litellm_call_id' has {len(known)} characters, at most {MAX_ID} are allowed"
+            raise RequestError(message, param="litellm_call_id")
         who = typed(data, "request_data", dict, "an object") or {}
         users = (who.get("user_api_key_end_user_id"), who.get("user_api_key_user_id"))
         given = typed(data, "additional_provider_specific_params", dict, "an object") or {}
@@ -58,7 +68,7 @@ class Asked:
             about_request=kind == "request",
             texts=texts,
             messages=typed(data, "structured_messages", list, "an array") or [],
-            call=typed(data, "litellm_call_id", str, "a string") or None,
+            call=known,
             headers=headers,
             user=next((user for user in users if isinstance(user, str) and user), None),
             profile=typed(given, "profile", str, "a string"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
+import socket
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -14,7 +16,8 @@ import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from visa_proxy.errors import HeadersTooLarge, RequestError, RequestTimeout, VisaError, error_body
+from visa_proxy.errors import ConfigError, HeadersTooLarge, RequestError, RequestTimeout, VisaError, error_body
+from visa_proxy.server.app import Proxy
 from visa_proxy.server.call import new_request_id
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -25,6 +28,7 @@ LINGER_S: Final = 5.0
 """How long the rest of a body may come after the answer: closing at once could destroy an answer that is still on its way."""
 IDLE_S: Final = 120.0
 """How long a client may read nothing, unless the app says otherwise."""
+_BACKLOG: Final = 2048
 _FRAMING: Final = 8
 """Bytes of chunk framing that a byte of body may bring along: a client may send single bytes, each a chunk."""
 
@@ -232,3 +236,33 @@ def settings(app: Any, *, host: str, port: int, drain_s: float) -> uvicorn.Confi
         timeout_graceful_shutdown=max(1, round(drain_s)),
         timeout_keep_alive=75,
     )
+
+
+def run(app: Proxy, *, host: str, port: int, drain_s: float) -> None:
+    """Serve `app` until SIGTERM or SIGINT. Raises ConfigError when the address cannot be listened on.
+
+    Ends the process with status 2 when the app cannot start; it has said why.
+    """
+    with listening(host, port) as address:
+        try:
+            make_server(app, host=host, port=port, drain_s=drain_s).run(sockets=[address])
+        except SystemExit:
+            if app.failure is not None:
+                sys.exit(2)
+            raise
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, before anything takes its time to start. Raises ConfigError when there is none to be had."""
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        address = socket.create_server(place[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError([f"server: cannot listen on {host}:{port}: {_reason(error)}"]) from error
+    address.setblocking(False)
+    return address
+
+
+def _reason(error: OSError) -> str:
+    """Without the address, which Python may have added."""
+    return str(error.strerror) if isinstance(error, socket.gaierror) or error.errno is None else os.strerror(error.errno)

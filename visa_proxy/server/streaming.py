@@ -23,7 +23,7 @@ from visa_proxy.server.call import Call, HeaderList
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.plan import Plan
 from visa_proxy.server.surfaces.base import End, Json, Key, Raw, Text, garbled
-from visa_proxy.shield.answer import Answer, Part
+from visa_proxy.shield.answer import PIECE, Answer, Part
 from visa_proxy.shield.pipeline import Shield
 from visa_proxy.shield.trace import Trace
 
@@ -32,8 +32,6 @@ LANE_BYTES: Final = 128 * 1024
 """Of text and events between the base and the client, before the base has to wait."""
 EVENT_BYTES: Final = 200
 """What an event weighs on the lane beside its text: roughly its envelope."""
-PIECE: Final = 8 * 1024
-"""Characters that are cut into windows in one go."""
 _DONE: Final = "[DONE]"
 
 T = TypeVar("T")

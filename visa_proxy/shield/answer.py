@@ -17,6 +17,8 @@ from visa_proxy.shield.windows import MAX_WHOLE, Cutter, Splitter, Whole, Window
 
 logger = logging.getLogger("visa_proxy.shield")
 
+PIECE: Final = 8 * 1024
+"""Characters to feed in one go: more would keep everybody else waiting."""
 AT_ONCE: Final = 4
 """Windows of one request's answers being rewritten at the same time."""
 TAIL: Final = 300

@@ -26,6 +26,10 @@ def wanted(environ: Mapping[str, str]) -> bool:
         raise ConfigError([f"environment variable OTEL_TRACES_EXPORTER: found {exporter!r}; allowed: otlp, none"])
     if protocol not in ("", "http/protobuf"):
         raise ConfigError([f"environment variable OTEL_EXPORTER_OTLP_PROTOCOL: found {protocol!r}; allowed: http/protobuf"])
+    for variable in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        endpoint = _given(environ, variable)
+        if endpoint and not endpoint.lower().startswith(("http://", "https://")):
+            raise ConfigError([f"environment variable {variable}: found {endpoint!r}; allowed: an http:// or https:// URL"])
     for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
         _installed(module)
     return True
@@ -42,8 +46,11 @@ def new_provider(environ: Mapping[str, str]) -> Any:
     name = {} if named else {"service.name": "visa-proxy"}
     resource = resources.Resource.create({**name, "service.version": __version__})
     # At the end of the process we flush, for as long as we like; the provider's own hook would wait for half a minute.
-    provider = sdk.TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter()))
+    try:
+        provider = sdk.TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter()))
+    except ValueError as error:
+        raise ConfigError([f"an environment variable OTEL_*: {error}"]) from error
     return provider
 
 

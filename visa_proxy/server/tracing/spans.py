@@ -51,12 +51,14 @@ class Tracing:
     """Spans of one process; see `settings` for where they go."""
 
     def __init__(self, bases: Mapping[str, Base], environ: Mapping[str, str]) -> None:
-        from opentelemetry import propagate, trace
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = new_provider(environ)
         self._tracer: trace.Tracer = self._provider.get_tracer("visa_proxy", __version__)
         self._trace = trace
-        self._propagator = propagate.get_global_textmap()
+        # Baggage would be a way for clients to write into our log, and to whoever is behind us.
+        self._propagator = TraceContextTextMapPropagator()
         self._fields = frozenset(self._propagator.fields)
         self._bases = bases
         self._servers = {name: _server(base) for name, base in bases.items()}

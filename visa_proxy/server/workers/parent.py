@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from visa_proxy.errors import ConfigError
 from visa_proxy.llm.http import new_session
 from visa_proxy.policy.config import ServerConfig
 from visa_proxy.server.engine import Engine
+from visa_proxy.server.run import listening
 from visa_proxy.server.workers import engine, history
 from visa_proxy.server.workers.channel import answer
 from visa_proxy.server.workers.child import Assignment
@@ -36,7 +36,6 @@ REFUSED: Final = (2, 3)
 """How a worker ends when it cannot even start, with the config as it is."""
 MARGIN_S: Final = 10.0
 """For what a worker closes once its requests are done; then it is killed."""
-_BACKLOG: Final = 2048
 
 
 def serve(config: ServerConfig, command: Sequence[str]) -> int:
@@ -47,7 +46,7 @@ def serve(config: ServerConfig, command: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         # One socket for all, and not one for each (SO_REUSEPORT): what waits to be accepted then dies with no worker, and no connection
         # waits for a busy worker while another is idle. `accept.Sharing` keeps the first from taking most of them.
-        address = stack.enter_context(_listening(config.host, config.port))
+        address = stack.enter_context(listening(config.host, config.port))
         # Counters in memory, where the machine has such a folder: they change with every request.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a folder of our own in it
         metrics = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="visa-proxy-", dir=memory)))
@@ -180,13 +179,3 @@ class Workers:
         finally:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        address = socket.create_server(place[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigError([f"server: cannot listen on {host}:{port}: {error.strerror}"]) from error
-    address.setblocking(False)
-    return address
