@@ -1,11 +1,11 @@
 """What the ways of serving the rewriter on vLLM save: n-gram speculation, prefix cache, one server for base and rewriter.
 
-    .venv-vllm/bin/python benchmarks/rewriter.py [--answers 24] [--at-once 4]
+    .venv-vllm/bin/python benchmarks/rewriter.py [--answers 12] [--at-once 4]
 
 Speculation: the bundled rewriter on the sample answers, greedy; it copies most of what it reads. The servers of a comparison take turns.
 Prefix cache: the prompt for instruction-tuned models, whose long first part all tenants share, with 16 tokens of answer; the same weights.
 Shared server: whole requests through `visa-proxy serve`; base and rewriter are the bundled weights, once as two servers, once as one
-server whose rewriter is a LoRA adapter of the base. Writes docs/results/rewriter.md and rewriter.json, unless --answers is below 24.
+server whose rewriter is a LoRA adapter of the base. Writes docs/results/rewriter.md and rewriter.json, unless --answers is below 12.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ from visa_proxy.rewriter.prompt import Style, render
 from visa_proxy.values import ValueVector, load_space
 
 RESULTS: Final = ROOT / "docs" / "results"
-QUOTED: Final = 24
+QUOTED: Final = 12
 """Fewer answers than this are a trial, whose figures are not written down."""
 SPEEDUP: Final = 2.0
 """What speculation must be worth, in tokens a second, one request at a time."""
 MODEL: Final = str(BUNDLED_MODEL)
 WORDS: Final = 60
+WHOLE: Final = 6
+"""Answers that are asked for through the proxy."""
 SHORT: Final = 16
 LONGEST: Final = 400
 """Tokens of an answer."""
@@ -286,8 +288,10 @@ async def whole(url: str, answers: list[str], at_once: int, progress: Progress, 
 
 def through_proxy(folder: Path, answers: list[str], at_once: int, progress: Progress) -> list[Row]:
     """Base and rewriter as two servers and as one, all running at once; they take turns."""
+    answers, at_once = answers[:WHOLE], min(at_once, 2)
     args = json.dumps(list(ARGS))
-    os.environ.update(ENV)
+    # Three engines, two proxies and their encoders run here: a thread for each, or they wait for each other.
+    os.environ.update({**ENV, "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"})
     with contextlib.ExitStack() as stack:
         base_url, base_pid = stack.enter_context(vllm("base", folder, ngram=True))
         asyncio.run(wait(base_url))
@@ -350,6 +354,15 @@ def cells(rows: list[Row]) -> Iterator[list[str]]:
         ]
 
 
+def show(what: str, rows: list[Row]) -> list[Row]:
+    """Prints a comparison as soon as it is there."""
+    table = Table(*HEAD, title=what)
+    for line in cells(rows):
+        table.add_row(*line)
+    console.print(table)
+    return rows
+
+
 def grouped(rows: list[Row]) -> dict[str, list[Row]]:
     """The rows of each comparison."""
     return {what: [row for row in rows if row.what == what] for what in dict.fromkeys(row.what for row in rows)}
@@ -385,13 +398,8 @@ def main() -> None:
                 for url, _ in servers.values():
                     asyncio.run(wait(url))
                     asyncio.run(warm(url, asked(style, answers[-1], 1)))
-                rows += asyncio.run(compare(what, servers, style, answers, options.at_once, progress, short=short))
-        rows += through_proxy(folder, answers, options.at_once, progress)
-    for what, mine in grouped(rows).items():
-        shown = Table(*HEAD, title=what)
-        for line in cells(mine):
-            shown.add_row(*line)
-        console.print(shown)
+                rows += show(what, asyncio.run(compare(what, servers, style, answers, options.at_once, progress, short=short)))
+        rows += show("whole request", through_proxy(folder, answers, options.at_once, progress))
     plain, ngram = (row for row in rows if row.what == "speculation" and row.at_once == 1)
     ratio = ngram.tokens_per_s / plain.tokens_per_s
     console.print(
