@@ -16,7 +16,7 @@ from tests.fakes.policies import plain, policy, write
 BASE = 'bases: {default: {url: "http://127.0.0.1:9/v1"}}\n'
 
 
-def serve(folder: Path, config: str, *, port: int = 0, text: str, **environ: str) -> tuple[int, str]:
+def serve(folder: Path, config: str, *, port: int = 0, text: str, environ: dict[str, str] | None = None) -> tuple[int, str]:
     """Status and what was said, logs of policies aside."""
     (folder / "policies").mkdir(exist_ok=True)
     write(folder / "policies", text)
@@ -24,7 +24,7 @@ def serve(folder: Path, config: str, *, port: int = 0, text: str, **environ: str
     done = subprocess.run(
         [sys.executable, "-m", "visa_proxy", "serve", "--port", str(port)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environ},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(environ or {})},
         capture_output=True,
         text=True,
         timeout=100,
@@ -72,6 +72,6 @@ def test_what_turns_out_to_be_wrong_at_the_start_is_one_line_too(tmp_path: Path)
 )
 def test_wrong_variables_for_traces(tmp_path: Path, name: str, value: str, expected: str) -> None:
     given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", name: value}
-    status, said = serve(tmp_path, BASE, text=plain(), **given)
+    status, said = serve(tmp_path, BASE, text=plain(), environ=given)
     assert status == 2 and "Traceback" not in said
     assert expected in said

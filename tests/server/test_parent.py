@@ -15,8 +15,9 @@ import pytest
 
 from tests.fakes.http import HOST, until
 from visa_proxy.policy.config import Endpoint, Launch, RewriterConfig, ServerConfig
+from visa_proxy.server.run import listening
 from visa_proxy.server.workers.engine import EngineKeeper
-from visa_proxy.server.workers.parent import Workers, _listening
+from visa_proxy.server.workers.parent import Workers
 
 Start = Callable[..., Awaitable[Any]]
 
@@ -41,7 +42,7 @@ def workers(folder: Path, code: str) -> Workers:
     """Two processes that run `code`, which are no proxies."""
     rewriter = RewriterConfig(Endpoint("http://127.0.0.1:9/v1"))
     config = ServerConfig(bases={}, policies=folder, rewriter=rewriter, workers=2, drain_s=1.0)
-    return Workers(config, [sys.executable, "-c", code], _listening(HOST, 0), folder)
+    return Workers(config, [sys.executable, "-c", code], listening(HOST, 0), folder)
 
 
 def open_files() -> int:
