@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,22 @@ START_S = 150.0
 @contextlib.contextmanager
 def running(*arguments: str, port: int, log: Path) -> Iterator[int]:
     """`visa-proxy ARGUMENTS… --port PORT` until the context ends; waits until /readyz says ok. Gives the process id."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "visa_proxy", *arguments, "--port", str(port)], stdout=output, stderr=output, cwd=ROOT
-        )
-    try:
+    with child([sys.executable, "-m", "visa_proxy", *arguments, "--port", str(port)], log) as process:
         wait_for(f"http://127.0.0.1:{port}/readyz", process, log)
         yield process.pid
+
+
+@contextlib.contextmanager
+def child(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process until the context ends; `env` is added to ours."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **(env or {})})
+    try:
+        yield process
     finally:
         process.terminate()
         try:
-            process.wait(15)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

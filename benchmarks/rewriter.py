@@ -28,7 +28,7 @@ from typing import Any, Final
 import aiohttp
 import numpy as np
 from openai import AsyncOpenAI
-from proxy import ROOT, machine, rss_mb, running
+from proxy import ROOT, child, machine, rss_mb, running
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -104,17 +104,8 @@ def vllm(name: str, folder: Path, *, ngram: bool, args: Sequence[str] = ARGS) ->
     """URL and process id of a server of the bundled weights, started; `wait` waits for it."""
     port, log = free_port(), folder / f"{name}.log"
     command = serve_command(MODEL, port, served_model_name="rewriter", ngram=ngram, args=args)
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | ENV)
-    try:
+    with child(command, log, ENV) as process:
         yield f"http://{HOST}:{port}/v1", process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 async def wait(url: str) -> None:
@@ -324,7 +315,7 @@ def through_proxy(folder: Path, answers: list[str], at_once: int, progress: Prog
                     spent[how] += seconds
             first = found["two servers"]
             for how, (_, pid, base) in places.items():
-                servers = sum(rss_mb(child) for child in (_rewriter(pid), base) if child)
+                servers = sum(rss_mb(each) for each in (_rewriter(pid), base) if each)
                 rows.append(row("whole request", how, several, found[how], spent[how], servers, first))
     return rows
 

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
 
 from tests.fakes.child import Child, running, tail
 from tests.fakes.pages import blocks, files
+from tests.vllm.asking import CALL_S, ask, client_of, metric, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
@@ -29,7 +29,6 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "hosts" / "vllm.md"
 START_S: Final = 400.0
-CALL_S: Final = 120.0
 
 MODEL: Final = "qwen"
 VLLM_KEY: Final = "sk-of-vllm"
@@ -146,35 +145,27 @@ def log(vllm: Child) -> Iterator[None]:
 
 @pytest.fixture
 def window(vllm: Child) -> Iterator[openai.OpenAI]:
-    with _client(vllm, TENANT_KEY) as client:
+    with client_of(vllm, TENANT_KEY) as client:
         yield client
 
 
 @pytest.fixture
 def full(vllm: Child) -> Iterator[openai.OpenAI]:
-    with _client(vllm, FULL_KEY) as client:
+    with client_of(vllm, FULL_KEY) as client:
         yield client
 
 
 @pytest.fixture
 def plain(vllm: Child) -> Iterator[openai.OpenAI]:
-    with _client(vllm, PLAIN_KEY) as client:
+    with client_of(vllm, PLAIN_KEY) as client:
         yield client
 
 
 @pytest.fixture
 def own(vllm: Child) -> Iterator[openai.OpenAI]:
     """With vLLM's own key."""
-    with _client(vllm, VLLM_KEY) as client:
+    with client_of(vllm, VLLM_KEY) as client:
         yield client
-
-
-def _client(server: Child, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=CALL_S)
-
-
-def ask(question: str) -> list[ChatCompletionMessageParam]:
-    return [{"role": "user", "content": question}]
 
 
 def undated(body: bytes) -> bytes:
@@ -231,7 +222,7 @@ class TestTenants:
         headers, chunks = stream.response.headers, list(stream)
         assert headers["x-visa-stream-mode"] == "full"
         assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == SAFE_DRIVE
-        assert _visa(chunks[-1])["status"] == "adapted"
+        assert visa_of(chunks[-1])["status"] == "adapted"
 
     def test_a_stream_in_windows(self, window: openai.OpenAI) -> None:
         stream = window.chat.completions.create(model=MODEL, messages=ask("What before a trip?"), stream=True)
@@ -239,20 +230,20 @@ class TestTenants:
         said = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
         assert headers["x-visa-stream-mode"] == "window"
         assert said == [f"{SAFE_OIL} ", SAFE_TORCH]
-        assert _visa(chunks[-1])["windows"] == {"total": 2, "adapted": 2}
+        assert visa_of(chunks[-1])["windows"] == {"total": 2, "adapted": 2}
 
     def test_completions_and_responses(self, window: openai.OpenAI) -> None:
         response = window.responses.create(model=MODEL, input="What before a long drive?")
-        assert (response.output_text, _visa(response)["status"]) == (SAFE_DRIVE, "adapted")
+        assert (response.output_text, visa_of(response)["status"]) == (SAFE_DRIVE, "adapted")
         # This server keeps no responses itself; what the client saw is kept here.
         assert window.responses.retrieve(response.id).output_text == SAFE_DRIVE
         completion = window.completions.create(model=MODEL, prompt="Walk", max_tokens=20)
-        assert "status" in _visa(completion)
+        assert "status" in visa_of(completion)
 
     def test_a_rewrite_that_does_not_verify_is_the_bases_own_text(self, full: openai.OpenAI, vllm: Child) -> None:
         answer = full.chat.completions.create(model=MODEL, messages=ask("Why should I walk?"))
         assert answer.choices[0].message.content == WALK
-        assert _visa(answer)["status"].startswith("fallback:unverified-")
+        assert visa_of(answer)["status"].startswith("fallback:unverified-")
         assert "tenant=full profile=secure fallback:unverified-" in vllm.log.read_text()
 
     def test_many_at_once(self, full: openai.OpenAI) -> None:
@@ -292,7 +283,7 @@ class TestPassThrough:
         assert frames[1][-2:] == [b"data: [DONE]", b""]
 
     def test_leaving_ends_the_request_in_the_engine(self, plain: openai.OpenAI, vllm: Child) -> None:
-        before, asked = _metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
+        before, asked = metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
         stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=asked)
         said = ""
         for chunk in stream:
@@ -302,19 +293,19 @@ class TestPassThrough:
         stream.close()
         assert said.startswith(COUNT)
         _until_idle(vllm)
-        assert 0 < _metric(vllm, "vllm:generation_tokens_total") - before < asked
+        assert 0 < metric(vllm, "vllm:generation_tokens_total") - before < asked
 
     def test_leaving_a_request_that_is_held_back_ends_it_too(self, full: openai.OpenAI, vllm: Child) -> None:
-        before, asked = _metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
+        before, asked = metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
         with pytest.raises(openai.APITimeoutError):
             full.with_options(timeout=1.0).chat.completions.create(model=MODEL, messages=ask("Please count"), max_tokens=asked)
         _until_idle(vllm)
-        assert _metric(vllm, "vllm:generation_tokens_total") - before < asked
+        assert metric(vllm, "vllm:generation_tokens_total") - before < asked
 
 
 def _until_idle(server: Child) -> None:
     deadline = time.monotonic() + CALL_S
-    while _metric(server, "vllm:num_requests_running"):
+    while metric(server, "vllm:num_requests_running"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -390,7 +381,7 @@ def _names(server: Child, path: str) -> set[str]:
 
 def test_sigterm_ends_it_with_a_request_under_way(vllm: Child) -> None:
     """The last test of each server: it does not serve afterwards."""
-    with _client(vllm, PLAIN_KEY) as client:
+    with client_of(vllm, PLAIN_KEY) as client:
         stream = client.chat.completions.create(
             model=MODEL, messages=ask("Please count"), stream=True, max_tokens=MAX_LENGTH - 100
         )
@@ -399,15 +390,3 @@ def test_sigterm_ends_it_with_a_request_under_way(vllm: Child) -> None:
         stream.close()  # vLLM waits for a client that stays, whoever answers it
     assert vllm.process.wait(30) == 0
     assert "Traceback" not in vllm.log.read_text()
-
-
-def _visa(answer: openai.BaseModel) -> dict[str, Any]:
-    """The `visa` object that rides on an answer."""
-    assert answer.model_extra is not None
-    visa: dict[str, Any] = answer.model_extra["visa"]
-    return visa
-
-
-def _metric(server: Child, name: str) -> float:
-    """A Prometheus metric, summed over its labels."""
-    return sum(float(line.split()[-1]) for line in server.get("/metrics").splitlines() if line.startswith(name + "{"))

@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
 
 from tests.fakes.child import Child, running, tail
+from tests.vllm.asking import CALL_S, ask, client_of, metric, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 START_S: Final = 400.0
 """Far beyond what vLLM takes (half a minute of two idle cores), for machines that do other work."""
-CALL_S: Final = 120.0
 
 MODEL: Final = "parrot"
 REWRITER: Final = "parrot-rewriter"
@@ -125,34 +124,26 @@ def logs(vllm: Child, proxy: Child) -> Iterator[None]:
 
 @pytest.fixture
 def direct(vllm: Child) -> Iterator[openai.OpenAI]:
-    with _client(vllm, "sk-nothing") as client:
+    with client_of(vllm, "sk-nothing") as client:
         yield client
 
 
 @pytest.fixture
 def plain(proxy: Child) -> Iterator[openai.OpenAI]:
-    with _client(proxy, PLAIN_KEY) as client:
+    with client_of(proxy, PLAIN_KEY) as client:
         yield client
 
 
 @pytest.fixture
 def safe(proxy: Child) -> Iterator[openai.OpenAI]:
-    with _client(proxy, SAFE_KEY) as client:
+    with client_of(proxy, SAFE_KEY) as client:
         yield client
 
 
 @pytest.fixture
 def window(proxy: Child) -> Iterator[openai.OpenAI]:
-    with _client(proxy, WINDOW_KEY) as client:
+    with client_of(proxy, WINDOW_KEY) as client:
         yield client
-
-
-def _client(server: Child, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=CALL_S)
-
-
-def ask(question: str) -> list[ChatCompletionMessageParam]:
-    return [{"role": "user", "content": question}]
 
 
 def undated(body: bytes) -> bytes:
@@ -211,7 +202,7 @@ class TestPassThrough:
         assert chunks[-1].usage is not None
 
     def test_chunks_arrive_while_the_rest_is_generated_and_leaving_stops_it(self, plain: openai.OpenAI, vllm: Child) -> None:
-        before, asked = _metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
+        before, asked = metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
         stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=asked)
         said = ""
         for chunk in stream:
@@ -221,10 +212,10 @@ class TestPassThrough:
         stream.close()
         assert said.startswith(COUNT)
         deadline = time.monotonic() + CALL_S
-        while _metric(vllm, "vllm:num_requests_running"):
+        while metric(vllm, "vllm:num_requests_running"):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert 0 < _metric(vllm, "vllm:generation_tokens_total") - before < asked
+        assert 0 < metric(vllm, "vllm:generation_tokens_total") - before < asked
 
     def test_completions_are_relayed(self, plain: openai.OpenAI) -> None:
         answer = plain.completions.create(model=MODEL, prompt="Walk", max_tokens=4)
@@ -257,7 +248,7 @@ class TestModels:
     @pytest.mark.parametrize("key", [PLAIN_KEY, SAFE_KEY])
     @pytest.mark.parametrize("stream", [False, True])
     def test_unknown_model(self, proxy: Child, key: str, stream: bool) -> None:
-        with _client(proxy, key) as client, pytest.raises(openai.NotFoundError) as caught:
+        with client_of(proxy, key) as client, pytest.raises(openai.NotFoundError) as caught:
             client.chat.completions.create(model="gpt-unknown", messages=ask("Hello"), stream=stream)
         error = caught.value.response.json()["error"]
         assert "gpt-unknown" in error["message"]
@@ -268,7 +259,7 @@ class TestAdapting:
     def test_rewrite_from_vllm_is_verified_and_sent(self, safe: openai.OpenAI) -> None:
         answer = safe.chat.completions.with_raw_response.create(model=MODEL, messages=ask("What before a drive?"))
         completion = answer.parse()
-        visa = _visa(completion)
+        visa = visa_of(completion)
         assert (visa["status"], answer.headers["x-visa-status"]) == ("adapted", "adapted"), visa
         assert completion.choices[0].message.content == SAFE_DRIVE
         assert visa["similarity"]["after"] > visa["similarity"]["before"]
@@ -276,10 +267,10 @@ class TestAdapting:
         assert visa["usage"]["prompt_tokens"] > len(DRIVE)
 
     @pytest.mark.parametrize(("question", "own"), [("Why should I walk?", WALK), ("Why should I swim?", SWIM)])
-    def test_gibberish_never_reaches_the_client(self, safe: openai.OpenAI, question: str, own: str) -> None:
+    def test_gibberish_never_reaches_theclient_of(self, safe: openai.OpenAI, question: str, own: str) -> None:
         answer = safe.chat.completions.with_raw_response.create(model=MODEL, messages=ask(question))
         completion = answer.parse()
-        visa = _visa(completion)
+        visa = visa_of(completion)
         assert completion.choices[0].message.content == own
         assert visa["status"].startswith("fallback:unverified-"), visa
         assert answer.headers["x-visa-status"] == visa["status"]
@@ -300,7 +291,7 @@ class TestAdapting:
         assert len({chunk.id for chunk in chunks}) == 1
         assert chunks[-1].usage is not None
         assert chunks[-1].usage.completion_tokens > 1
-        assert _visa(chunks[-1])["status"].startswith("adapted" if text == SAFE_DRIVE else "fallback:unverified-")
+        assert visa_of(chunks[-1])["status"].startswith("adapted" if text == SAFE_DRIVE else "fallback:unverified-")
 
     def test_stream_is_kept_alive_while_vllm_is_slow(self, safe: openai.OpenAI, vllm: Child) -> None:
         with safe.chat.completions.with_streaming_response.create(
@@ -335,14 +326,14 @@ class TestWindows:
         said = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
         assert headers["x-visa-stream-mode"] == "window"
         assert said == [f"{SAFE_OIL} ", SAFE_TORCH]
-        assert _visa(chunks[-1])["windows"] == {"total": 2, "adapted": 2}
+        assert visa_of(chunks[-1])["windows"] == {"total": 2, "adapted": 2}
 
     def test_completions(self, window: openai.OpenAI) -> None:
         """A completion continues its prompt, so this model says what it would say to an empty question."""
         chunks = list(window.completions.create(model=MODEL, prompt="Walk", max_tokens=20, stream=True))
         whole = window.completions.create(model=MODEL, prompt="Walk", max_tokens=20)
         assert "visa" in (chunks[-1].model_extra or {})
-        assert _visa(chunks[-1])["status"] == _visa(whole)["status"]
+        assert visa_of(chunks[-1])["status"] == visa_of(whole)["status"]
         assert {chunk.id for chunk in chunks} == {chunks[0].id}
 
     def test_responses(self, window: openai.OpenAI) -> None:
@@ -351,7 +342,7 @@ class TestWindows:
             final = stream.get_final_response()
         assert deltas == [f"{SAFE_OIL} ", SAFE_TORCH]
         assert final.output_text == f"{SAFE_OIL} {SAFE_TORCH}"
-        assert _visa(final)["windows"] == {"total": 2, "adapted": 2}
+        assert visa_of(final)["windows"] == {"total": 2, "adapted": 2}
         # This server keeps no responses itself; what the client saw is kept here.
         assert window.responses.retrieve(final.id).output_text == final.output_text
         later = window.responses.create(model=MODEL, input="And before a drive?", previous_response_id=final.id)
@@ -362,16 +353,4 @@ class TestWindows:
         stream = window.chat.completions.create(model=MODEL, messages=ask("Why should I walk?"), stream=True)
         chunks = list(stream)
         assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == WALK
-        assert _visa(chunks[-1])["status"].startswith("fallback:unverified-")
-
-
-def _visa(answer: openai.BaseModel) -> dict[str, Any]:
-    """The `visa` object that rides on an answer."""
-    assert answer.model_extra is not None
-    visa: dict[str, Any] = answer.model_extra["visa"]
-    return visa
-
-
-def _metric(server: Child, name: str) -> float:
-    """A Prometheus metric, summed over its labels."""
-    return sum(float(line.split()[-1]) for line in server.get("/metrics").splitlines() if line.startswith(name + "{"))
+        assert visa_of(chunks[-1])["status"].startswith("fallback:unverified-")

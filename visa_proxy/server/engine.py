@@ -79,7 +79,7 @@ class Engine:
         if config.launch is None:
             assert config.endpoint is not None, "RewriterConfig holds an endpoint or a launch"
             return config.endpoint
-        model = config.model or _served(config.launch)
+        model = config.model or served_name(config.launch)
         return Endpoint(f"http://{HOST}:{self._port}/v1", model, timeout_s=config.timeout_s)
 
     @property
@@ -152,7 +152,7 @@ class Engine:
             args=launch.args,
             python=launch.python,
         )
-        return vllm.supervise(command, _served(launch), self._port, self._session, log=log, start_timeout_s=start_timeout_s)
+        return vllm.supervise(command, served_name(launch), self._port, self._session, log=log, start_timeout_s=start_timeout_s)
 
 
 def named(policies: PolicySet) -> frozenset[str]:
@@ -164,5 +164,6 @@ def _path(launch: Launch) -> str:
     return str(BUNDLED_MODEL) if launch.model == BUNDLED else launch.model
 
 
-def _served(launch: Launch) -> str:
+def served_name(launch: Launch) -> str:
+    """What a launched server calls its model."""
     return launch.served_model_name or _path(launch)

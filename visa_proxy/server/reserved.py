@@ -14,7 +14,7 @@ from visa_proxy.errors import NotFound
 from visa_proxy.policy.config import Base, Endpoint, Inner, RewriterConfig, ServerConfig
 from visa_proxy.policy.resolve import PolicySet, Tenant
 from visa_proxy.policy.watch import PolicyWatcher
-from visa_proxy.server.engine import named
+from visa_proxy.server.engine import named, served_name
 
 _MODELS: Final = "/v1/models/"
 _LOCAL: Final = "127.0.0.1"
@@ -93,7 +93,7 @@ def _frozen(config: RewriterConfig) -> Iterator[str]:
     if config.endpoint is not None and config.endpoint.model is not None:
         yield config.endpoint.model
     if config.launch is not None:
-        yield config.launch.served_model_name or config.launch.model
+        yield served_name(config.launch)
 
 
 def _place_of_rewriter(config: RewriterConfig) -> tuple[str, int] | None:

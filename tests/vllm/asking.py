@@ -1,0 +1,34 @@
+"""How the tests ask a server, and read what it says of itself."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import openai
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.fakes.child import Child
+
+CALL_S: Final = 120.0
+
+
+def client_of(server: Child, key: str) -> openai.OpenAI:
+    """The official client, which does not ask again."""
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=CALL_S)
+
+
+def ask(question: str) -> list[ChatCompletionMessageParam]:
+    """The messages of a conversation that begins."""
+    return [{"role": "user", "content": question}]
+
+
+def visa_of(answer: openai.BaseModel) -> dict[str, Any]:
+    """The `visa` object that rides on an answer."""
+    assert answer.model_extra is not None
+    visa: dict[str, Any] = answer.model_extra["visa"]
+    return visa
+
+
+def metric(server: Child, name: str) -> float:
+    """A Prometheus metric, summed over its labels."""
+    return sum(float(line.split()[-1]) for line in server.get("/metrics").splitlines() if line.startswith(name + "{"))
