@@ -13,7 +13,10 @@ from tests.fakes.base import FakeBase
 from tests.fakes.http import serving
 from tests.fakes.proxy import Starter
 from tests.fakes.rewriter import FakeRewriter
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.detector.load import load_detector
+from visa_proxy.facts.load import load_facts
+from visa_proxy.server.components import Instruments
+from visa_proxy.translator.load import load_translator
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -47,9 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def encoder() -> SentenceEncoder:
-    """The real sentence encoder, loaded once: it takes seconds."""
-    return SentenceEncoder()
+def instruments() -> Instruments:
+    """The real detector, translator and fact analyzer, loaded once: it takes seconds."""
+    return Instruments(load_detector(), load_translator(), load_facts())
 
 
 @pytest.fixture

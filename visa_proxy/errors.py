@@ -16,6 +16,9 @@
     │   └── UpstreamTimeout        status 504  code upstream_timeout      no     the base may still be working on it
     ├── DeadlineExceeded           status 504  code timeout               no     the request took longer than `limits.total_s`
     ├── RewriterError              a rewrite could not be had; never reaches a client, `reason` becomes `fallback:<reason>`
+    ├── InstrumentError            status 502  code instrument_failed | instrument_unavailable (503: yes)
+    │                              detector, translator or fact analyzer behind an endpoint failed; never reaches a client of the proxy,
+    │                              becomes `fallback:<instrument>`; only who asks for the instrument itself (/v1/visa/*) is told
     ├── RewriteRefused             status 502  code rewrite_unverified    no     no verified rewrite, under `on_failure: error`
     ├── NotReady                   status 503  code not_ready             yes    models are still being loaded, or could not be
     ├── Stopping                   status 503  code server_stopping       yes    the server ends
@@ -184,6 +187,24 @@ class RewriterError(VisaError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class InstrumentError(VisaError):
+    """An instrument behind an endpoint did not answer as it should. The message holds nothing of what it was asked or said.
+
+    `instrument`: detector | translator | facts. `unavailable`: it cannot be reached, is busy or late, so asking again may help.
+    """
+
+    status = 502
+    type = "instrument_error"
+    default_code = "instrument_failed"
+
+    def __init__(self, instrument: str, message: str, *, unavailable: bool = False) -> None:
+        super().__init__(message, code="instrument_unavailable" if unavailable else None)
+        self.instrument = instrument
+        if unavailable:
+            self.status = 503
+            self.headers |= _SOON
 
 
 class RewriteRefused(VisaError):

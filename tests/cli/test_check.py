@@ -15,6 +15,7 @@ from visa_proxy.cli.check import check
 from visa_proxy.cli.keys import keys
 from visa_proxy.cli.schema import schema
 from visa_proxy.policy.keys import hash_key
+from visa_proxy.values import load_space
 
 CONFIG = 'bases: {default: {url: "http://127.0.0.1:8000/v1", api_key_env: NOT_SET_ANYWHERE}}\n'
 
@@ -53,6 +54,61 @@ def test_check_defaults_to_what_is_here_and_compares_bases(tmp_path: Path, monke
     write(tmp_path / "policies", GOOD + "base: claude\n")
     result = CliRunner().invoke(check)
     assert result.exit_code == 2 and "base: no base 'claude' in the server config; allowed: default" in result.output
+
+
+def configured(folder: Path, spaces: str) -> Path:
+    """A config with further value spaces, and a policy beside it that names a dimension of each."""
+    (folder / "policies").mkdir()
+    write(folder / "policies", GOOD + "  house: {values: {warmth: 1, thrift: -0.5}}\n")
+    (folder / "brand").mkdir()
+    write(folder / "brand", "name: brand\ndimensions: [{name: thrift, title: Thrift, goal: saving}]\n", "space.yaml")
+    return write(folder, f"{CONFIG}detector: {{spaces: [{spaces}]}}\n", "visa.yaml")
+
+
+def test_check_knows_the_value_spaces_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(tmp_path, "tone, ./brand")
+    policies = str(tmp_path / "policies")
+    for arguments in (
+        [policies, str(config)],
+        [policies, "--config", str(config)],
+        [policies, str(config), "--config", str(config)],
+    ):
+        assert CliRunner().invoke(check, arguments).output == "ok: 1 policy\n"
+    result = CliRunner().invoke(check, [policies])
+    assert result.exit_code == 2 and "unknown value 'warmth'; allowed: universalism, " in result.output
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(check).output == CliRunner().invoke(check, ["--config", "visa.yaml"]).output == "ok: 1 policy\n"
+
+
+@pytest.mark.parametrize(
+    ("spaces", "problem"),
+    [
+        ("tone, brand", "detector.spaces: unknown value space 'brand'; allowed: inglehart-welzel, schwartz, tone, or a folder"),
+        ("tone, ./none", "there is no such folder or file; allowed: inglehart-welzel, schwartz, tone, or a folder"),
+        ("tone, ./copy.yaml", "detector.spaces: two value spaces are called 'tone'; their names must differ"),
+        ("tone, ./bad.yaml", "bad.yaml:1:1: dimensions: required key is missing"),
+    ],
+)
+def test_check_says_what_is_wrong_with_a_value_space(tmp_path: Path, spaces: str, problem: str) -> None:
+    config = configured(tmp_path, spaces)
+    write(tmp_path, "name: bad\n", "bad.yaml")
+    write(tmp_path, "name: tone\ndimensions: [{name: thrift, title: Thrift, goal: saving}]\n", "copy.yaml")
+    result = CliRunner().invoke(check, [str(tmp_path / "policies"), "--config", str(config)])
+    assert result.exit_code == 2 and len(result.output.splitlines()) == 1
+    assert problem in result.output
+
+
+def test_schema_knows_the_value_spaces_of_the_config(tmp_path: Path) -> None:
+    config = configured(tmp_path, "tone, ./brand")
+
+    def names(*arguments: str) -> list[str]:
+        made = json.loads(CliRunner().invoke(schema, ["policy", *arguments]).output)
+        found: list[str] = made["$defs"]["ProfileSpec"]["properties"]["values"]["propertyNames"]["enum"]
+        return found
+
+    schwartz = names()
+    assert len(schwartz) == 10
+    assert names("--config", str(config)) == [*schwartz, *load_space("tone").names, "thrift"]
 
 
 def test_schema_is_json_and_describes_every_key() -> None:

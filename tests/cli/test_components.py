@@ -149,3 +149,35 @@ def test_detect_json_in_a_real_process() -> None:
     assert list(data["values"]) == list(SCHWARTZ.names)
     assert all(-1 <= level <= 1 for level in data["values"].values())
     assert data["values"]["stimulation"] > 0.3
+
+
+def test_detect_explains_itself_and_draws(tmp_path: Path) -> None:
+    text = "The path is flat and dry. Above all, stay safe and take every precaution."
+    shown = visa_proxy("detect", "--explain", "--plot", str(tmp_path / "circle.svg"), text)
+    assert shown.exit_code == 0, shown.output
+    carrying = next(line for line in shown.stdout.splitlines() if line.endswith("take every precaution."))
+    assert "security +" in carrying and "% sure" in shown.stdout
+    drawn = (tmp_path / "circle.svg").read_text(encoding="utf-8")
+    assert drawn.startswith("<?xml") and "<path" in drawn
+    data = json.loads(visa_proxy("detect", "--explain", "--json", text).stdout)
+    assert [each["text"] for each in data["sentences"]] == [text[:25], text[26:]]
+    assert data["sentences"][1]["values"]["security"] > data["sentences"][0]["values"]["security"]
+    assert set(data["confidence"]) == set(data["values"])
+
+
+def test_detect_draws_into_pictures_only(tmp_path: Path) -> None:
+    assert refusal(visa_proxy("detect", "--plot", str(tmp_path / "circle.txt"), "Be bold.")).startswith(
+        "--plot: circle.txt ends in .txt; allowed: "
+    )
+
+
+def test_detect_reads_other_spaces() -> None:
+    data = json.loads(visa_proxy("detect", "--space", "tone", "--json", "Nah mate, just bin it.").stdout)
+    assert data["values"]["formality"] < 0 and "security" in data["values"]
+    assert "mood" in refusal(visa_proxy("detect", "--space", "mood", "Fine."))
+
+
+def test_translate_refuses_other_languages_politely() -> None:
+    found = visa_proxy("translate", "Mach es bitte viel mutiger und abenteuerlicher.")
+    assert found.exit_code == 0 and "confidence 0.00" in found.stdout
+    assert "does not seem to be in English" in found.stderr

@@ -18,8 +18,8 @@ from tests.fakes.policies import policy
 from tests.fakes.proxy import Starter
 from tests.fakes.rewriter import FakeRewriter
 from tests.fakes.said import LONG_ANSWER
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.policy.config import Endpoint
+from visa_proxy.server.components import Instruments
 
 BOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "visa-proxy.json").read_text(encoding="utf-8"))
 PANELS: list[dict[str, Any]] = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
@@ -43,12 +43,12 @@ def queries() -> Iterator[str]:
             yield f"sum by ({label}) ({expr})"
 
 
-async def scraped(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Labels:
+async def scraped(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Labels:
     """What a proxy exports after an answer, a stream and a failover."""
     down = Endpoint(f"http://{HOST}:{closed_port()}/v1", timeout_s=20)
     text = policy(shield="{streaming: window, retries: 0}") + "failover: second\n"
     bases = {"default": down, "second": Endpoint(base.url, timeout_s=20)}
-    proxy = await start("http://unused", rewriter.url, encoder=encoder, text=text, bases=bases)
+    proxy = await start("http://unused", rewriter.url, instruments=instruments, text=text, bases=bases)
     assert (await proxy.post(ASK)).json["visa"]["status"] == "adapted"
     base.texts = [LONG_ANSWER]
     assert b"[DONE]" in (await proxy.post({**ASK, "stream": True})).body
@@ -56,9 +56,9 @@ async def scraped(start: Starter, base: FakeBase, rewriter: FakeRewriter, encode
 
 
 async def test_every_metric_and_label_is_exported(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
-    known = await scraped(start, base, rewriter, encoder)
+    known = await scraped(start, base, rewriter, instruments)
     expressions = [*queries(), *(rule["expr"] for rule in RULES)]
     assert len(expressions) > 30
     assert [problem for expr in expressions for problem in unknown(expr, known)] == []

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from visa_proxy.detector.encoder import EncoderDetector
-from visa_proxy.detector.load import BUNDLED, load_detector
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.detector.load import load_detector
+from visa_proxy.detector.weights import BUNDLED, load_encoder_detector
 from visa_proxy.errors import ConfigError
+from visa_proxy.llm.instrument import Settings
 
 QUERY = "How do I clean a wooden table?"
 PLAIN = "Wipe the surface with a damp cloth. Let it dry for an hour. Apply a thin layer of oil with a brush."
@@ -37,49 +39,88 @@ SIGNED = [
 
 
 @pytest.fixture(scope="module")
-def encoder() -> SentenceEncoder:
-    return SentenceEncoder()
+def detector() -> EncoderDetector:
+    return load_encoder_detector()
 
 
 @pytest.fixture(scope="module")
-def detector(encoder: SentenceEncoder) -> EncoderDetector:
-    return EncoderDetector(encoder, BUNDLED)
+def wider() -> EncoderDetector:
+    return load_encoder_detector(spaces=["tone", "inglehart-welzel"])
 
 
 @pytest.mark.parametrize(("value", "sign", "sentence"), SIGNED)
 async def test_sign_of_clear_sentences(detector: EncoderDetector, value: str, sign: int, sentence: str) -> None:
-    before = await detector.detect(QUERY, PLAIN)
-    after = await detector.detect(QUERY, f"{PLAIN} {sentence}")
+    before = (await detector.detect(QUERY, PLAIN)).values
+    after = (await detector.detect(QUERY, f"{PLAIN} {sentence}")).values
     assert sign * (after[value] - before[value]) > 0.15
 
 
 async def test_neutral_advice_is_near_zero(detector: EncoderDetector) -> None:
-    values = await detector.detect(QUERY, PLAIN)
-    assert np.abs(values.array).mean() < 0.06
+    values = (await detector.detect(QUERY, PLAIN)).values
+    assert np.abs(values.array).mean() < 0.08
     assert values.norm < 0.4
 
 
 @pytest.mark.parametrize("answer", ["", "   \n", "...", "```\nprint('safety first')\n```"])
 async def test_an_answer_without_sentences_is_zero(detector: EncoderDetector, answer: str) -> None:
-    assert (await detector.detect(QUERY, answer)).norm == 0.0
+    assert (await detector.detect(QUERY, answer)).values.norm == 0.0
 
 
 async def test_sentences_add_up(detector: EncoderDetector) -> None:
     answer = f"{PLAIN} Above all, stay safe. Honour old customs."
-    rows = await detector.detect_sentences(QUERY, answer)
-    assert [row.sentence for row in rows][-1] == "Honour old customs."
-    total = np.clip(sum(row.values.array for row in rows), -1, 1)
-    np.testing.assert_allclose((await detector.detect(QUERY, answer)).array, total, atol=1e-5)
+    reading = await detector.detect(QUERY, answer)
+    assert [each.sentence for each in reading.sentences][-1] == "Honour old customs."
+    total = np.clip(sum(each.values.array for each in reading.sentences), -1, 1)
+    np.testing.assert_allclose(reading.values.array, total, atol=1e-5)
+
+
+async def test_the_sentence_that_carries_a_value_is_found(detector: EncoderDetector) -> None:
+    reading = await detector.detect(QUERY, f"{PLAIN} Above all, stay safe and take every precaution. Oil costs little.")
+    levels = [each.values["security"] for each in reading.sentences]
+    assert int(np.argmax(levels)) == 3
+
+
+async def test_confidence_is_a_probability_for_every_dimension(detector: EncoderDetector) -> None:
+    reading = await detector.detect(QUERY, PLAIN)
+    assert tuple(reading.confidence) == detector.space.names
+    assert all(0 < sure <= 1 for sure in reading.confidence.values())
+
+
+async def test_other_spaces_change_nothing_of_this_one(detector: EncoderDetector, wider: EncoderDetector) -> None:
+    for _, _, sentence in SIGNED:
+        answer = f"{PLAIN} {sentence}"
+        alone, beside = await detector.detect(QUERY, answer), await wider.detect(QUERY, answer)
+        assert beside.values.within(detector.space).array.tobytes() == alone.values.array.tobytes()
+        assert {name: beside.confidence[name] for name in detector.space.names} == alone.confidence
+
+
+@pytest.mark.parametrize(
+    ("dimension", "sign", "answer"),
+    [
+        ("formality", 1, "We respectfully request that you kindly complete the enclosed form at your earliest convenience."),
+        ("formality", -1, "Nah mate, just chuck it in the bin, no biggie."),
+        ("warmth", 1, "We are so glad you wrote to us, and we hope with all our heart that your little one feels better soon."),
+        ("optimism", -1, "It will most likely break again within a week, so do not get your hopes up."),
+        ("secular_rational", 1, "Go by the evidence of controlled trials, whatever priests or elders have always said."),
+        (
+            "progressive_gender_roles",
+            1,
+            "Fathers can stay at home with the baby just as well as mothers, so share the leave equally.",
+        ),
+    ],
+)
+async def test_other_spaces_read_clear_answers(wider: EncoderDetector, dimension: str, sign: int, answer: str) -> None:
+    assert sign * (await wider.detect("", answer)).values[dimension] > 0.15
 
 
 async def test_components_stay_in_range_however_often_a_value_is_stated(detector: EncoderDetector) -> None:
-    values = await detector.detect(QUERY, " ".join(f"Stay safe, reason {i}." for i in range(20)))
+    values = (await detector.detect(QUERY, " ".join(f"Stay safe, reason {i}." for i in range(20)))).values
     assert np.abs(values.array).max() <= 1.0
 
 
 async def test_a_query_is_optional_and_may_be_long(detector: EncoderDetector) -> None:
     for query in ("", " ", "why " * 2000):
-        assert np.isfinite((await detector.detect(query, PLAIN)).array).all()
+        assert np.isfinite((await detector.detect(query, PLAIN)).values.array).all()
 
 
 async def test_concurrent_answers_are_those_of_one_at_a_time(detector: EncoderDetector) -> None:
@@ -87,27 +128,37 @@ async def test_concurrent_answers_are_those_of_one_at_a_time(detector: EncoderDe
     together = await asyncio.gather(*(detector.detect(QUERY, answer) for answer in answers))
     for answer, found in zip(answers, together, strict=True):
         alone = await detector.detect(QUERY, answer)
-        np.testing.assert_allclose(found.array, alone.array, atol=1e-4)
+        np.testing.assert_allclose(found.values.array, alone.values.array, atol=0.02)  # bfloat16, other batches
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not safetensors at all", b"\xff" * 64])
-def test_bad_weights_are_a_config_error_naming_the_file(encoder: SentenceEncoder, tmp_path: Path, content: bytes | None) -> None:
-    file = tmp_path / "head.safetensors"
+@pytest.mark.parametrize("name", ["schwartz.safetensors", "layers.safetensors"])
+def test_bad_weights_are_a_config_error_naming_the_file(tmp_path: Path, name: str, content: bytes | None) -> None:
+    shutil.copytree(BUNDLED, tmp_path / "detector")
+    file = tmp_path / "detector" / name
+    file.unlink()
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"head\.safetensors"):
-        EncoderDetector(encoder, tmp_path)
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        load_encoder_detector(tmp_path / "detector")
 
 
-def test_weights_of_another_head_are_refused(encoder: SentenceEncoder) -> None:
+def test_heads_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED, tmp_path / "detector")
+    shutil.copyfile(BUNDLED.parent / "translator" / "layers.safetensors", tmp_path / "detector" / "layers.safetensors")
+    with pytest.raises(ConfigError, match=r"made for the encoder .* train the space again"):
+        load_encoder_detector(tmp_path / "detector")
+
+
+def test_a_head_of_other_outputs_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED, tmp_path / "detector")
+    shutil.copyfile(BUNDLED / "tone.safetensors", tmp_path / "detector" / "schwartz.safetensors")
     with pytest.raises(ConfigError, match="made for outputs"):
-        EncoderDetector(encoder, BUNDLED.parent / "translator")
+        load_encoder_detector(tmp_path / "detector")
 
 
-def test_load_refuses_unknown_kinds_and_keys(encoder: SentenceEncoder) -> None:
-    assert isinstance(load_detector({}, encoder), EncoderDetector)
-    assert isinstance(load_detector({"kind": "encoder", "path": str(BUNDLED)}, encoder), EncoderDetector)
-    with pytest.raises(ConfigError, match="allowed: encoder"):
-        load_detector({"kind": "oracle"}, encoder)
-    with pytest.raises(ConfigError, match="unknown key"):
-        load_detector({"kind": "encoder", "pth": "x"}, encoder)
+def test_load_refuses_unknown_kinds() -> None:
+    assert isinstance(load_detector(), EncoderDetector)
+    assert isinstance(load_detector(Settings(path=BUNDLED)), EncoderDetector)
+    with pytest.raises(ConfigError, match="allowed: encoder, judge, vllm"):
+        load_detector(Settings("oracle"))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import ConfigError
 from visa_proxy.facts.base import FactAnalyzer, FactReport
 from visa_proxy.facts.load import bundled_weights, load_facts
+from visa_proxy.facts.nli import EntailmentAnalyzer
 
 ANSWER = (
     "Rinse the rice in cold water until the water runs clear. Bring a pot of water to a boil and add the rice. "
@@ -25,7 +25,7 @@ FRAMED = (
 
 @pytest.fixture(scope="module")
 def facts() -> FactAnalyzer:
-    return load_facts({"kind": "nli"}, SentenceEncoder(threads=1))
+    return load_facts()
 
 
 def compare(facts: FactAnalyzer, original: str, rewritten: str) -> FactReport:
@@ -157,11 +157,35 @@ def test_unusable_weights_are_a_config_error(tmp_path: Path, content: bytes | No
     if content is not None:
         (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.safetensors") as error:
-        load_facts({"path": str(tmp_path)}, SentenceEncoder(threads=1))
+        load_facts({"path": str(tmp_path)})
     assert str(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize("config", [{"kind": "oracle"}, {"kind": "nli", "size": 3}, {"path": 3}])
 def test_a_wrong_config_says_what_is_allowed(config: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="facts"):
-        load_facts(config, None)  # type: ignore[arg-type]
+        load_facts(config)
+
+
+def test_the_report_says_which_sentence_lost_or_gained_what(facts: FactAnalyzer) -> None:
+    rewritten = ANSWER.replace("15 minutes", "50 minutes").replace(
+        "add a little more water.", "add a little more water. Serve it in Rome."
+    )
+    report = compare(facts, ANSWER, rewritten)
+    changed = {(each.side, each.sentence): each for each in report.sentences}
+    assert {side for side, _ in changed} == {"original", "rewritten"}
+    lost = changed["original", "Let it simmer with the lid on for 15 minutes."]
+    gained = changed["rewritten", "Let it simmer with the lid on for 50 minutes."]
+    assert (lost.facts, gained.facts) == (("number:15",), ("number:50",))
+    assert changed["rewritten", "Serve it in Rome."].facts == ("name:Rome",)
+    assert changed["rewritten", "Serve it in Rome."].covered < 0.6
+    assert not any("Rinse" in sentence for _, sentence in changed)  # what did not change is not asked about
+
+
+def test_sentences_that_did_not_change_are_not_encoded(facts: FactAnalyzer) -> None:
+    assert isinstance(facts, EntailmentAnalyzer)
+    unchanged = "The seventh reading of the gauge stands in the green book."
+    texts = [unchanged, "Turn the tap slowly.", "Wait for the hiss to stop."]
+    original, rewritten = " ".join(texts), " ".join([*texts[:1], "With care, turn the tap slowly.", *texts[2:]])
+    compare(facts, original, rewritten)
+    assert unchanged not in facts.encoder._cache and "Turn the tap slowly." in facts.encoder._cache

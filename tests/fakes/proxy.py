@@ -18,6 +18,7 @@ from tests.fakes.http import HOST, closed_port, until
 from tests.fakes.policies import KEY, policy, write
 from visa_proxy.policy.config import Endpoint, RewriterConfig, ServerConfig
 from visa_proxy.server.app import Proxy, create_app
+from visa_proxy.server.components import Instruments
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.run import make_server
 
@@ -82,9 +83,11 @@ def config_for(base_url: str, rewriter_url: str | None, policies: Path, *, base_
 
 
 @contextlib.asynccontextmanager
-async def running(config: ServerConfig, encoder: Any = None, *, drain_s: float = 5.0) -> AsyncIterator[Running]:
+async def running(
+    config: ServerConfig, instruments: Instruments | None = None, *, drain_s: float = 5.0
+) -> AsyncIterator[Running]:
     """Serves until the context is left."""
-    proxy = create_app(config, encoder=encoder)
+    proxy = create_app(config, instruments=instruments)
     server = make_server(proxy, host=HOST, port=0, drain_s=drain_s, guest=True)
     task = asyncio.create_task(server.serve())
     await until(lambda: server.started or task.done(), 30, "the server's start")
@@ -116,7 +119,7 @@ class Starter(contextlib.AsyncExitStack):
         rewriter_url: str | None = None,
         *,
         text: str | None = None,
-        encoder: Any = None,
+        instruments: Instruments | None = None,
         base_timeout_s: float = 20.0,
         drain_s: float = 5.0,
         **config: Any,
@@ -124,4 +127,4 @@ class Starter(contextlib.AsyncExitStack):
         """`text`: the tenant's policy."""
         write(self._folder, policy() if text is None else text)
         settings = config_for(base_url, rewriter_url, self._folder, base_timeout_s=base_timeout_s, **config)
-        return await self.enter_async_context(running(settings, encoder, drain_s=drain_s))
+        return await self.enter_async_context(running(settings, instruments, drain_s=drain_s))

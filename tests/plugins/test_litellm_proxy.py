@@ -22,7 +22,7 @@ from tests.fakes.policies import KEY, policy, write
 from tests.fakes.proxy import Running, config_for, running
 from tests.fakes.rewriter import FakeRewriter
 from tests.fakes.said import ANSWER, CALLS, CALLS_ONLY, JSON, LONG_ANSWER, TOOLS
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
@@ -125,7 +125,7 @@ class Streamed:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def started(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncoder) -> AsyncIterator[Stack]:
+async def started(tmp_path_factory: pytest.TempPathFactory, instruments: Instruments) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("litellm")
     policies = folder / "policies"
     policies.mkdir()
@@ -136,7 +136,7 @@ async def started(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEnc
     async with serving(base.app()) as base_url, serving(rewriter.app()) as rewriter_url:
         base.url, rewriter.url = f"{base_url}/v1", f"{rewriter_url}/v1"
         (folder / "visa.yaml").write_text(VISA.format(base=base.url, rewriter=rewriter.url))
-        async with running(config_for(base.url, rewriter.url, policies, base_timeout_s=20.0), encoder) as visa:
+        async with running(config_for(base.url, rewriter.url, policies, base_timeout_s=20.0), instruments) as visa:
             config = CONFIG.format(base=base.url, visa=visa.url, key=KEY)
             async with (
                 litellm.litellm_proxy(folder, config, {"VISA_CONFIG": str(folder / "visa.yaml")}) as child,

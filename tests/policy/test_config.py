@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.policy.config import BUNDLED, Endpoint, Inner, Launch, LiteLLM, load_config, read_config
+from visa_proxy.policy.config import BUNDLED, ComponentConfig, Endpoint, Inner, Launch, LiteLLM, load_config, read_config
 
 FULL = """\
 server: {host: 0.0.0.0, port: 9000, admin_key_env: ADMIN}
@@ -106,6 +106,36 @@ def test_bases_by_litellm_and_inside_a_server(tmp_path: Path) -> None:
     assert "hush" not in repr(bases)
 
 
+def test_detector_and_translator_behind_endpoints(tmp_path: Path) -> None:
+    text = """
+detector: {kind: judge, url: "http://j/v1/", model: big, api_key_env: K, timeout_s: 3, explain: true, spaces: [tone, ./spaces/brand]}
+translator: {kind: llm, url: "http://t:9/v1", model: small}
+"""
+    config = load_config(write(tmp_path, MINIMAL + text), {"K": "hush"})
+    assert config.detector == ComponentConfig(
+        "judge",
+        spaces=("tone", str(tmp_path / "spaces" / "brand")),
+        endpoint=Endpoint("http://j/v1", "big", "hush", timeout_s=3),
+        explain=True,
+    )
+    assert config.translator == ComponentConfig("llm", endpoint=Endpoint("http://t:9/v1", "small", timeout_s=10))
+    assert "hush" not in repr(config)
+
+
+@pytest.mark.parametrize("url", ["http://v:8000", "http://v:8000/", "http://v:8000/v1", "http://v:8000/v1/"])
+def test_a_detector_on_vllm_is_at_the_root_of_the_server(tmp_path: Path, url: str) -> None:
+    config = load_config(write(tmp_path, f'{MINIMAL}detector: {{kind: vllm, url: "{url}", model: m}}'), {})
+    assert config.detector == ComponentConfig("vllm", endpoint=Endpoint("http://v:8000", "m", timeout_s=10))
+
+
+def test_spaces_beside_the_first(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "detector: {spaces: [tone, inglehart-welzel, ../brand, /b/own.yaml, near.yml]}")
+    expected = ("tone", "inglehart-welzel", str(tmp_path.parent / "brand"), "/b/own.yaml", str(tmp_path / "near.yml"))
+    assert load_config(path, {}).detector == ComponentConfig("encoder", spaces=expected)
+    assert read_config(path).detector.spaces == ("tone", "inglehart-welzel", "../brand", "/b/own.yaml", "near.yml")
+    assert load_config(write(tmp_path, MINIMAL), {}).detector == ComponentConfig("encoder", spaces=())
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -120,7 +150,42 @@ def test_bases_by_litellm_and_inside_a_server(tmp_path: Path) -> None:
         ('bases: {b: {url: "ftp://x"}}', "1:18: bases.b.url: found 'ftp://x', allowed: an http:// or https:// URL"),
         ('bases: {b: {url: "http://u:hush@h/v1"}}', "1:18: bases.b.url: no credentials in URLs"),
         ('bases: {b: {url: "http://h/v1", api_key_env: sk-hush}}', "bases.b.api_key_env: allowed: the NAME of an"),
-        (MINIMAL + "detector: {kind: judge}", "2:18: detector.kind: kind 'judge' is not available in this version"),
+        (MINIMAL + "detector: {kind: oracle}", "2:18: detector.kind: found 'oracle', allowed: 'encoder', 'judge', 'vllm'"),
+        (MINIMAL + "detector: {kind: [judge]}", "2:18: detector.kind: found a list, allowed: 'encoder', 'judge', 'vllm'"),
+        (MINIMAL + "detector: {kind: llm}", "detector.kind: found 'llm', allowed: 'encoder', 'judge', 'vllm'"),
+        (MINIMAL + "translator: {kind: judge}", "2:20: translator.kind: found 'judge', allowed: 'encoder', 'llm'"),
+        (MINIMAL + "detector: judge", "2:11: detector: found 'judge', allowed: a mapping of the keys kind, path, spaces"),
+        (MINIMAL + "detector: {kind: judge, model: m}", "2:11: detector.url: required key is missing"),
+        (MINIMAL + 'detector: {kind: vllm, url: "http://h"}', "2:11: detector.model: required key is missing"),
+        (MINIMAL + 'detector: {url: "http://h/v1"}', "2:12: detector.url: unknown key; allowed: kind, path, spaces"),
+        (MINIMAL + 'detector: {kind: encoder, url: "http://h"}', "2:27: detector.url: unknown key; allowed: kind, path, spaces"),
+        (
+            MINIMAL + 'detector: {kind: judge, url: "http://h/v1", model: m, path: x}',
+            "detector.path: unknown key; allowed: kind, url, model, api_key_env, timeout_s, spaces, explain",
+        ),
+        (
+            MINIMAL + 'detector: {kind: vllm, url: "http://h", model: m, spaces: [tone]}',
+            "detector.spaces: unknown key; allowed: kind, url, model, api_key_env, timeout_s",
+        ),
+        (
+            MINIMAL + 'translator: {kind: llm, url: "http://h", model: m, explain: true}',
+            "translator.explain: unknown key; allowed: kind, url, model, api_key_env, timeout_s",
+        ),
+        (MINIMAL + "translator: {spaces: [tone]}", "translator.spaces: unknown key; allowed: kind, path"),
+        (MINIMAL + "detector: {spaces: tone}", "detector.spaces: found 'tone', allowed: a list: [a, b] or one `- a` a line"),
+        (
+            MINIMAL + 'detector: {kind: judge, url: "http://h", model: m, timeout_s: 0}',
+            "detector.timeout_s: found 0, allowed: a number > 0 and ≤ 86400",
+        ),
+        (MINIMAL + 'detector: {kind: vllm, url: "http://u:hush@h", model: m}', "detector.url: no credentials in URLs"),
+        (
+            MINIMAL + 'translator: {kind: llm, url: "http://h", model: m, api_key_env: sk-hush}',
+            "translator.api_key_env: allowed: the NAME of an environment variable",
+        ),
+        (
+            MINIMAL + 'translator: {kind: llm, url: "http://h", model: m, api_key_env: MISSING}',
+            "translator.api_key_env: environment variable MISSING is not set",
+        ),
         (MINIMAL + 'rewriter: {url: "http://h/v1"}', "2:11: rewriter: needs model"),
         (MINIMAL + "rewriter: {model: x}", "2:11: rewriter: found none of them; allowed: exactly one of url, launch, inner"),
         (

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visa_proxy.rewriter.prompt import SCALE, control_line, render, system_prompt
-from visa_proxy.values import Dimension, ValueVector, load_space
+from visa_proxy.values import Dimension, Space, ValueVector, join, load_space
 
 SCHWARTZ = load_space("schwartz")
+WIDE = join([SCHWARTZ, load_space("tone")])
 VECTORS = st.lists(st.floats(-1, 1), min_size=10, max_size=10).map(lambda components: ValueVector(SCHWARTZ, components))
 SYSTEM = system_prompt(SCHWARTZ)
 QUERY, TEXT = "Is ⟦1⟧ far?", "It is ⟦1⟧ km.\n\n- Take water."
@@ -109,3 +110,27 @@ def test_what_is_shared_comes_first_and_is_the_same_for_every_tenant(
 def test_text_and_query_arrive_unchanged(target: ValueVector, query: str, text: str) -> None:
     assert render("compact", query=query, text=text, target=target)[0]["content"].endswith(f"\n{text}")
     assert render("full", query=query, text=text, target=target)[1]["content"].endswith(f"{query}\n\nAnswer to rewrite:\n{text}")
+
+
+def test_full_defines_and_asks_for_the_dimensions_of_another_space() -> None:
+    target = ValueVector.of(WIDE, {"stimulation": 1, "formality": -0.5, "warmth": 0.1})
+    system, user = render("full", query=QUERY, text=TEXT, target=target)
+    for dimension in WIDE.dimensions:
+        assert f"- {dimension.title} ({dimension.name}): {dimension.goal}. {dimension.signals}" in system["content"].splitlines()
+    assert user["content"].startswith("Target values: stimulation +1, formality -0.5\n")
+
+
+def test_a_dimension_without_signals_is_defined_by_its_goal() -> None:
+    brand = Space("brand", (Dimension("thrift", "Thrift", "spending little", "", (), ""),))
+    assert "- Thrift (thrift): spending little." in system_prompt(join([SCHWARTZ, brand])).splitlines()
+
+
+def test_compact_asks_only_for_what_the_small_model_knows() -> None:
+    target = ValueVector.of(WIDE, {"stimulation": 1, "formality": -0.5})
+    assert control_line(target) == "stimulation +2"
+    assert control_line(ValueVector.of(WIDE, {"warmth": 1})) == "neutral"
+
+
+@given(VECTORS)
+def test_compact_is_the_same_in_a_wider_space(vector: ValueVector) -> None:
+    assert control_line(vector.widened(WIDE)) == control_line(vector)

@@ -16,7 +16,7 @@ from tests.fakes.base import QUESTION, FakeBase
 from tests.fakes.http import HOST, serving
 from tests.fakes.policies import KEY, policy, write
 from tests.fakes.proxy import Reply, Running, config_for, running
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,13 +26,13 @@ ASK: dict[str, Any] = {"model": "sample", "messages": MESSAGES}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bad(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncoder) -> AsyncIterator[tuple[Running, FakeBase]]:
+async def bad(tmp_path_factory: pytest.TempPathFactory, instruments: Instruments) -> AsyncIterator[tuple[Running, FakeBase]]:
     """One proxy for all: what is refused changes nothing."""
     folder, fake = tmp_path_factory.mktemp("policies"), FakeBase()
     write(folder, policy(limits="{body_mb: 0.05, requests_per_minute: 100000}"))
     frozen = policy(tenant="frozen", key="sk-frozen", request="{profiles: []}", default="aim")
     write(folder, frozen, "frozen.yaml")
-    async with serving(fake.app()) as url, running(config_for(f"{url}/v1", None, folder, base_timeout_s=5), encoder) as proxy:
+    async with serving(fake.app()) as url, running(config_for(f"{url}/v1", None, folder, base_timeout_s=5), instruments) as proxy:
         yield proxy, fake
 
 

@@ -16,15 +16,15 @@ from tests.fakes.http import until
 from tests.fakes.policies import plain, policy, write
 from tests.fakes.proxy import BASE_KEY, Running, Starter
 from tests.fakes.rewriter import FakeRewriter, asked_text
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.policy.config import Endpoint
+from visa_proxy.server.components import Instruments
 
 ASK: Any = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
-    return await start(base.url, rewriter.url, encoder=encoder)
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
+    return await start(base.url, rewriter.url, instruments=instruments)
 
 
 async def test_an_answer_is_rewritten_verified_and_everything_else_stays_the_bases(
@@ -101,9 +101,9 @@ async def test_an_instruction_in_utf8(proxy: Running) -> None:
 
 
 async def test_an_aligned_answer_is_left_alone(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{skip_above: -1}"))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield="{skip_above: -1}"))
     reply = await proxy.post(ASK)
     assert reply.json["visa"]["status"] == reply.headers["x-visa-status"] == "aligned"
     assert reply.json["choices"][0]["message"]["content"] == ANSWER
@@ -224,10 +224,10 @@ async def test_the_clients_request_id_is_kept_and_a_bad_one_replaced(proxy: Runn
 
 
 async def test_experiments_share_out_callers(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
     text = policy(extra="experiments:\n  - {name: ab, unit: user, arms: {bold: 50, off: 50}}")
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=text)
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=text)
     arms = {}
     for user in "abcdef":
         replies = [await proxy.post({**ASK, "user": user}) for _ in range(2)]
@@ -261,9 +261,9 @@ async def test_an_edited_policy_counts_within_a_second(proxy: Running) -> None:
 
 
 async def test_models_are_loaded_when_an_edited_policy_first_needs_them(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=plain())
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=plain())
     assert proxy.gateway.components.state == "not needed"
     assert (await proxy.post(ASK)).headers["x-visa-status"] == "passthrough"
     write(proxy.policies, policy())

@@ -14,7 +14,7 @@ from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, asked_text, thrilled
 from tests.fakes.said import CUT, FUTURE, Says, of_the_future
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 ASK: Any = {"model": "sample", "prompt": QUESTION}
 PATH = "/v1/completions"
@@ -22,8 +22,8 @@ SECOND = "Add salt. Stir it well for 2 minutes."
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
-    return await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{streaming: full, retries: 0}"))
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
+    return await start(base.url, rewriter.url, instruments=instruments, text=policy(shield="{streaming: full, retries: 0}"))
 
 
 async def test_an_answer_is_rewritten_and_everything_else_stays_the_bases(
@@ -157,10 +157,10 @@ async def test_an_answer_that_is_no_completion(proxy: Running, base: FakeBase, b
 
 @pytest.mark.parametrize("streaming", ["full", "window"])
 async def test_an_unverified_rewrite_never_leaves(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder, streaming: str
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments, streaming: str
 ) -> None:
     shield = f"{{streaming: {streaming}, retries: 0}}"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=shield))
     rewriter.rule = lambda _: "Buy 17 boats."
     for stream in (False, True):
         got = await proxy.post({**ASK, "stream": stream}, path=PATH)

@@ -13,15 +13,15 @@ from tests.fakes.http import HOST, until
 from tests.fakes.policies import KEY, policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 ASK: dict[str, Any] = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
     """Its tenant may have one request at a time: a slot that is not given back is noticed."""
-    return await start(base.url, rewriter.url, encoder=encoder, text=policy(limits="{concurrent: 1}"))
+    return await start(base.url, rewriter.url, instruments=instruments, text=policy(limits="{concurrent: 1}"))
 
 
 def tasks() -> set[str]:
@@ -95,8 +95,8 @@ async def test_while_it_sends_its_request(proxy: Running, base: FakeBase) -> Non
     assert [seen.path for seen in base.seen] == ["/v1/chat/completions"], "the cut request never reached the base"
 
 
-async def test_other_requests_go_on(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder)
+async def test_other_requests_go_on(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> None:
+    proxy = await start(base.url, rewriter.url, instruments=instruments)
     gate = asyncio.Event()
 
     async def gated(request: web.Request, raw: bytes) -> web.StreamResponse:

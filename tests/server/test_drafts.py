@@ -16,13 +16,12 @@ from tests.fakes.http import until
 from tests.fakes.policies import policy, write
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply
 from tests.fakes.said import ANSWER, LONG_ANSWER
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import RewriteRefused
 from visa_proxy.llm.http import new_session
 from visa_proxy.policy.config import Endpoint, RewriterConfig, ServerConfig
 from visa_proxy.policy.load import load_policy
 from visa_proxy.policy.resolve import Tenant
-from visa_proxy.server.components import Components
+from visa_proxy.server.components import Components, Instruments
 from visa_proxy.server.draft import Draft, may_end
 from visa_proxy.server.drafts import OVERHEAD, Drafts, matched
 from visa_proxy.server.hosted import hosted_plan
@@ -34,11 +33,11 @@ SAID = " Make it an exciting adventure."
 
 
 @pytest.fixture
-async def shield(rewriter: FakeRewriter, encoder: SentenceEncoder, tmp_path: Path) -> AsyncIterator[Shield]:
+async def shield(rewriter: FakeRewriter, instruments: Instruments, tmp_path: Path) -> AsyncIterator[Shield]:
     rewriter.rule = lambda text: f"{text}{SAID}"
     config = ServerConfig(bases={}, policies=tmp_path, rewriter=RewriterConfig(Endpoint(rewriter.url, model="fake")))
     async with new_session() as session:
-        components = Components(config, session, encoder)
+        components = Components(config, session, instruments)
         yield await components.ensure()
         await components.close()
 

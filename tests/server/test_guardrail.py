@@ -13,7 +13,7 @@ from tests.fakes.policies import KEY, policy
 from tests.fakes.proxy import Reply, Running, Starter
 from tests.fakes.rewriter import FakeRewriter, thrilled
 from tests.fakes.said import ANSWER, LONG_ANSWER
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 from visa_proxy.server.drafts import Drafts
 
 PATH = "/beta/litellm_basic_guardrail_api"
@@ -56,9 +56,9 @@ class Stream:
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
     rewriter.rule = lambda text: f"{text}{SAID}"
-    return await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{streaming: window, retries: 0}"))
+    return await start(base.url, rewriter.url, instruments=instruments, text=policy(shield="{streaming: window, retries: 0}"))
 
 
 async def ask(proxy: Running, texts: Sequence[str] = (ANSWER,), headers: dict[str, str] | None = None, **body: Any) -> Reply:
@@ -134,9 +134,9 @@ async def test_after_a_restart_a_stream_goes_on_where_it_was(proxy: Running) -> 
 
 
 async def test_with_streaming_full_nothing_is_sent_before_the_end(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder)
+    proxy = await start(base.url, rewriter.url, instruments=instruments)
     stream = Stream(proxy)
     assert await stream.run(ANSWER) == [thrilled(ANSWER)]
     assert stream.early == 0
@@ -166,18 +166,18 @@ async def test_the_question_that_came_before_is_what_the_answer_answers(proxy: R
 
 
 async def test_a_rewriter_that_is_down_leaves_the_answer_as_it_was(
-    start: Starter, base: FakeBase, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, None, encoder=encoder, text=policy(shield="{streaming: window, retries: 0}"))
+    proxy = await start(base.url, None, instruments=instruments, text=policy(shield="{streaming: window, retries: 0}"))
     reply = await ask(proxy)
     assert reply.json["action"] == "NONE" and reply.headers["X-Visa-Status"] == "fallback:rewriter-unavailable"
     assert await Stream(proxy, "call-2").run(LONG_ANSWER) == [LONG_ANSWER]
 
 
 async def test_where_the_policy_wants_an_error_the_answer_is_blocked(
-    start: Starter, base: FakeBase, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, None, encoder=encoder, text=policy(shield="{on_failure: error, retries: 0}"))
+    proxy = await start(base.url, None, instruments=instruments, text=policy(shield="{on_failure: error, retries: 0}"))
     reply = (await ask(proxy)).json
     assert reply["action"] == "BLOCKED" and "texts" not in reply and reply["blocked_reason"]
 

@@ -16,9 +16,9 @@ from tests.fakes.http import until
 from tests.fakes.policies import KEY, plain, policy, write
 from tests.fakes.proxy import BASE_KEY, Running, Starter
 from tests.fakes.rewriter import FakeRewriter
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import ConfigError
 from visa_proxy.policy.config import ComponentConfig
+from visa_proxy.server.components import Instruments
 
 ASK: dict[str, Any] = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
 METRICS = {
@@ -89,8 +89,8 @@ async def test_without_an_admin_key_strangers_see_no_details(start: Starter, bas
         assert (await from_afar(proxy, "/readyz", key))["checks"]["policies"]["problems"] == 0
 
 
-async def test_metrics(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder)
+async def test_metrics(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> None:
+    proxy = await start(base.url, rewriter.url, instruments=instruments)
     await proxy.post(ASK)
     await proxy.post(ASK, {"X-Visa-Profile": "off"})
     await proxy.post({**ASK, "n": 0})
@@ -120,8 +120,8 @@ async def test_metrics(start: Starter, base: FakeBase, rewriter: FakeRewriter, e
         assert secret not in text
 
 
-async def test_models_that_cannot_be_loaded(start: Starter, base: FakeBase, encoder: SentenceEncoder) -> None:
-    proxy = await start(base.url, encoder=encoder, text=plain(), detector=ComponentConfig("encoder", "/nowhere"))
+async def test_models_that_cannot_be_loaded(start: Starter, base: FakeBase) -> None:
+    proxy = await start(base.url, text=plain(), detector=ComponentConfig("encoder", "/nowhere"))
     write(proxy.policies, policy())
     await until(lambda: proxy.gateway.components.state == "failed: ConfigError", 10)
     ready = await proxy.get("/readyz")
@@ -140,9 +140,9 @@ async def test_policies_that_cannot_be_loaded_stop_the_start(start: Starter, bas
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_in_flight_is_finished_before_the_end(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder, stream: bool
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments, stream: bool
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder, drain_s=30)
+    proxy = await start(base.url, rewriter.url, instruments=instruments, drain_s=30)
 
     async def slowly(request: Any, raw: bytes) -> Any:
         await asyncio.sleep(0.6)

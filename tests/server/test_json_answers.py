@@ -14,7 +14,7 @@ from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, thrilled
 from tests.fakes.said import JSON_ANSWER, SUMMARY
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 SHIELD = "{retries: 0, json_fields: [/summary, /note]}"
 NOTE = "Fluff the rice with a fork before you serve it."
@@ -28,9 +28,9 @@ def ask(**rules: Any) -> Any:
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
     base.texts = [JSON_ANSWER]
-    return await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=SHIELD))
+    return await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=SHIELD))
 
 
 async def read(proxy: Running, body: Any, *, stream: bool) -> tuple[str, Any]:
@@ -66,10 +66,10 @@ async def test_one_field_that_does_not_fit_costs_no_other(proxy: Running, base: 
     assert visa["status"] == "adapted"
 
 
-async def test_on_failure_error(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> None:
+async def test_on_failure_error(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> None:
     base.texts = [JSON_ANSWER]
     shield = SHIELD.replace("retries: 0", "retries: 0, on_failure: error")
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=shield))
     with pytest.raises(openai.APIStatusError, match="schema") as caught:
         await proxy.client.chat.completions.create(**ask(enum=[SUMMARY]))
     assert (caught.value.status_code, caught.value.code) == (502, "rewrite_unverified")

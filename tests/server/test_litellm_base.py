@@ -19,9 +19,9 @@ from tests.fakes.policies import policy, write
 from tests.fakes.proxy import Running, config_for, running
 from tests.fakes.rewriter import FakeRewriter
 from tests.fakes.said import ANSWER, QUESTION, TOOLS
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.llm.litellm import LiteLLMEndpoint
 from visa_proxy.policy.config import LiteLLM
+from visa_proxy.server.components import Instruments
 
 pytest.importorskip("litellm")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,7 +44,7 @@ class Stack:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncoder) -> AsyncIterator[Stack]:
+async def shared(tmp_path_factory: pytest.TempPathFactory, instruments: Instruments) -> AsyncIterator[Stack]:
     folder, base, anthropic, rewriter = tmp_path_factory.mktemp("policies"), FakeBase(), FakeBase(), FakeRewriter()
     for name in ("openai", "anthropic", "down"):
         shield = "{retries: 0, streaming: window}"
@@ -59,7 +59,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEnco
             "down": LiteLLM("openai/sample", api_base=f"http://{HOST}:{closed_port()}/v1", **given),
         }
         config = config_for("", f"{rewriter_url}/v1", folder, base_timeout_s=TIMEOUT_S, bases=bases)
-        async with running(config, encoder) as proxy:
+        async with running(config, instruments) as proxy:
             for endpoint in proxy.gateway.bases.values():
                 assert isinstance(endpoint, LiteLLMEndpoint)
                 await endpoint.load()  # a request would wait too, but within its three seconds

@@ -15,8 +15,8 @@ from tests.fakes.policies import plain, policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter
 from tests.fakes.said import LONG_ANSWER
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.policy.config import Endpoint
+from visa_proxy.server.components import Instruments
 from visa_proxy.server.engine import EngineState
 from visa_proxy.server.metrics import Metrics
 
@@ -44,9 +44,9 @@ async def test_another_base_is_named_and_counted(start: Starter, base: FakeBase,
 
 
 async def test_windows_are_counted_by_what_became_of_them(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{streaming: window, retries: 0}"))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield="{streaming: window, retries: 0}"))
     base.texts = [LONG_ANSWER]
     rewriter.rule = lambda text: "Pay 900 dollars to a stranger." if "Fluff" in text else f"{text} Make it an exciting adventure."
     stream = await proxy.client.chat.completions.create(**ASK, stream=True)
@@ -63,9 +63,9 @@ async def test_windows_are_counted_by_what_became_of_them(
 
 
 async def test_the_time_to_the_first_text_is_measured_once_a_stream(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{streaming: window, retries: 0}"))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield="{streaming: window, retries: 0}"))
     name = "visa_time_to_first_token_seconds"
     assert (await proxy.post(ASK)).status == 200
     assert await counted(proxy, f"{name}_count") == {"": 0.0}, "there is none without a stream"

@@ -12,8 +12,8 @@ from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter
 from tests.fakes.tenants import OTHER, with_other
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.policy.config import Endpoint
+from visa_proxy.server.components import Instruments
 
 ASK: Any = {"model": "sample", "input": QUESTION}
 PATH = "/v1/responses"
@@ -22,7 +22,7 @@ OFF = {"X-Visa-Profile": "off"}
 
 @pytest.fixture(params=["two spellings", "failover"])
 async def shared(
-    request: pytest.FixtureRequest, start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    request: pytest.FixtureRequest, start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> Running:
     """acme's base is also other's: by another name of the host, or as the one that stands in for a base that is down."""
     down = Endpoint(f"http://{HOST}:{closed_port()}/v1")
@@ -32,7 +32,7 @@ async def shared(
     else:
         bases = {"default": Endpoint(base.url), "second": down}
         extra = "base: second\nfailover: default"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(), bases=bases)
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(), bases=bases)
     return await with_other(proxy, extra=extra)
 
 

@@ -38,7 +38,7 @@ from tests.fakes.said import (
     TOOLS,
     Says,
 )
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -161,7 +161,7 @@ POLICIES = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncoder) -> AsyncIterator[Stage]:
+async def stage(tmp_path_factory: pytest.TempPathFactory, instruments: Instruments) -> AsyncIterator[Stage]:
     base, rewriter = FakeBase(), FakeRewriter()
     async with contextlib.AsyncExitStack() as stack:
         base_url = await stack.enter_async_context(serving(base.app())) + "/v1"
@@ -169,7 +169,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncod
         places = {"": Place(base_url, KEY)}
         for name, shield in POLICIES.items():
             start = await stack.enter_async_context(Starter(tmp_path_factory.mktemp(name)))
-            proxy = await start(base_url, rewriter_url, encoder=encoder, text=policy(shield=shield))
+            proxy = await start(base_url, rewriter_url, instruments=instruments, text=policy(shield=shield))
             places[name] = Place(f"{proxy.url}/v1", KEY)
         yield Stage(base, rewriter, places)
 

@@ -16,7 +16,7 @@ from tests.fakes.http import sending, sends
 from tests.fakes.policies import KEY, plain, policy
 from tests.fakes.proxy import BASE_KEY, Running, Starter
 from tests.fakes.rewriter import FakeRewriter
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 CHAT = "/v1/chat/completions"
 ODD = (
@@ -188,9 +188,9 @@ async def test_a_multipart_upload(proxy: Running, base: FakeBase) -> None:
 
 
 async def test_surfaces_with_answers_that_are_not_rewritten_say_so(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy())
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy())
     for path in ("/v1/messages", "/v1/conversations", "/v1/responses/compact", "/v1/chat/completions/x"):
         assert (await proxy.post({"model": "sample"}, path=path)).headers["x-visa-status"] == "skipped:surface"
     assert (await proxy.post({"input": "x"}, path="/v1/embeddings")).headers["x-visa-status"] == "passthrough"

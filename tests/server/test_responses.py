@@ -15,7 +15,7 @@ from tests.fakes.proxy import Running, Starter
 from tests.fakes.responses import RESPONSE_USAGE, parsed, response_event, text_of, with_text
 from tests.fakes.rewriter import FakeRewriter, thrilled
 from tests.fakes.said import CALLS, CALLS_ONLY, CUT, JSON, JSON_ANSWER, REFUSES, THINKS, TOOLS, Json, Says
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 ASK: Any = {"model": "sample", "input": QUESTION}
 PATH = "/v1/responses"
@@ -24,8 +24,8 @@ FULL = "{streaming: full, retries: 0}"
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
-    return await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=FULL))
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
+    return await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=FULL))
 
 
 async def test_an_answer_is_rewritten_and_everything_else_stays_the_bases(proxy: Running, base: FakeBase) -> None:
@@ -41,10 +41,10 @@ async def test_an_answer_is_rewritten_and_everything_else_stays_the_bases(proxy:
 
 @pytest.mark.parametrize("streaming", ["full", "window"])
 async def test_every_snapshot_of_a_stream_says_what_its_deltas_said(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder, streaming: str
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments, streaming: str
 ) -> None:
     shield = f"{{streaming: {streaming}, retries: 0}}"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=shield))
     got = await proxy.post({**ASK, "stream": True}, path=PATH)
     assert got.headers["x-visa-stream-mode"] == streaming
     events = parsed(got.body)
@@ -217,11 +217,11 @@ async def test_an_answer_that_is_no_response(proxy: Running, base: FakeBase, bod
 @pytest.mark.parametrize("streaming", ["full", "window"])
 @pytest.mark.parametrize("left_out", [{"response.output_text.done"}, {"response.output_text.done", "response.content_part.done"}])
 async def test_a_stream_whose_texts_are_never_said_to_be_done(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder, streaming: str, left_out: set[str]
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments, streaming: str, left_out: set[str]
 ) -> None:
     """Some servers go from the deltas straight to the end of the item."""
     shield = f"{{streaming: {streaming}, retries: 0}}"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=shield))
     await proxy.post(ASK, path=PATH)
     kept = [each for each in base.responses.kept["resp_1"].events if each["type"] not in left_out]
     base.answer = streams(*(response_event({**each, "sequence_number": i}) for i, each in enumerate(kept)))
@@ -258,9 +258,9 @@ async def test_a_stream_that_breaks_off_is_an_error(proxy: Running, base: FakeBa
             pass
 
 
-async def test_on_failure_error(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> None:
+async def test_on_failure_error(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> None:
     shield = "{streaming: full, retries: 0, on_failure: error}"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=shield))
     rewriter.rule = lambda text: text
     whole = await proxy.post(ASK, path=PATH)
     assert (whole.status, whole.json["error"]["code"]) == (502, "rewrite_unverified")
@@ -272,10 +272,10 @@ async def test_on_failure_error(start: Starter, base: FakeBase, rewriter: FakeRe
 
 @pytest.mark.parametrize("streaming", ["full", "window"])
 async def test_an_unverified_rewrite_never_leaves(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder, streaming: str
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments, streaming: str
 ) -> None:
     shield = f"{{streaming: {streaming}, retries: 0}}"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=shield))
     rewriter.rule = lambda _: "Buy 17 boats."
     for stream in (False, True):
         got = await proxy.post({**ASK, "stream": stream}, path=PATH)

@@ -16,7 +16,7 @@ from tests.fakes.responses import parsed, text_of
 from tests.fakes.rewriter import FakeRewriter, thrilled
 from tests.fakes.said import CALLS, TOOLS, Json, Says
 from tests.fakes.tenants import OTHER, with_other
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 ASK: Any = {"model": "sample", "input": QUESTION}
 PATH = "/v1/responses"
@@ -25,8 +25,8 @@ FULL = "{streaming: full, retries: 0}"
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
-    return await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=FULL))
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
+    return await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=FULL))
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tests.fakes.http import serving, until
 from tests.fakes.policies import policy, write
 from tests.fakes.proxy import Reply, Running, Starter, config_for, running
 from tests.fakes.rewriter import FakeRewriter, reply, thrilled
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.policy.config import Endpoint, RewriterConfig
+from visa_proxy.server.components import Instruments
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -25,7 +25,7 @@ Stack = tuple[Running, FakeBase, FakeRewriter]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncoder) -> AsyncIterator[Stack]:
+async def stack(tmp_path_factory: pytest.TempPathFactory, instruments: Instruments) -> AsyncIterator[Stack]:
     """One proxy; tenants that differ in what happens when a rewrite fails."""
     folder, base, rewriter = tmp_path_factory.mktemp("policies"), FakeBase(), FakeRewriter()
     shields = {
@@ -38,7 +38,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncod
         write(folder, policy(tenant=name, key=f"sk-{name}", shield=shield), f"{name}.yaml")
     async with serving(base.app()) as url, serving(rewriter.app()) as rewriter_url:
         config = config_for(f"{url}/v1", f"{rewriter_url}/v1", folder, base_timeout_s=5)
-        async with running(config, encoder) as proxy:
+        async with running(config, instruments) as proxy:
             yield proxy, base, rewriter
 
 
@@ -137,19 +137,19 @@ async def test_slow(stack: Stack) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_down(start: Starter, base: FakeBase, encoder: SentenceEncoder) -> None:
+async def test_down(start: Starter, base: FakeBase, instruments: Instruments) -> None:
     await falls_back(
-        await start(base.url, None, encoder=encoder, text=policy(key="sk-original")), "fallback:rewriter-unavailable"
+        await start(base.url, None, instruments=instruments, text=policy(key="sk-original")), "fallback:rewriter-unavailable"
     )
 
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_slower_than_its_own_deadline(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
     rewriter.answer = never
     config = RewriterConfig(Endpoint(rewriter.url, model="fake", timeout_s=0.3))
-    proxy = await start(base.url, encoder=encoder, rewriter=config, text=policy(key="sk-original"))
+    proxy = await start(base.url, instruments=instruments, rewriter=config, text=policy(key="sk-original"))
     await falls_back(proxy, "fallback:rewriter-timeout")
 
 

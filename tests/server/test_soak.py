@@ -20,7 +20,7 @@ from tests.fakes.events import parsed, text_of
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 STREAMS = 200
 SECONDS = 60
@@ -67,12 +67,12 @@ async def ask(proxy: Running, seed: int) -> Counter[str]:
 
 @pytest.mark.timeout(240)
 async def test_many_streams_for_a_minute(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
     base.answer, rewriter.rule = paced, lambda text: text + SAID
     shield = "{streaming: window, retries: 0, timeout_s: 30}"
     limits = "{requests_per_minute: 1000000, concurrent: 1000}"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield, limits=limits))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=shield, limits=limits))
     started = time.monotonic()
     seeds, outcomes, memory = iter(range(10**9)), Counter[str](), list[tuple[float, float]]()
     done = 0

@@ -29,14 +29,14 @@ from tests.fakes.events import parsed, text_of
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, reply
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 ASK: Any = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}]}
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
-    return await start(base.url, rewriter.url, encoder=encoder)
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
+    return await start(base.url, rewriter.url, instruments=instruments)
 
 
 @pytest.mark.parametrize("usage", [False, True])
@@ -178,9 +178,9 @@ async def test_unusual_streams_are_understood(proxy: Running, base: FakeBase) ->
 
 
 async def test_on_failure_error_ends_the_stream_with_an_error(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{retries: 0, on_failure: error}"))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield="{retries: 0, on_failure: error}"))
     rewriter.rule = lambda text: text
     with pytest.raises(openai.APIError) as caught:
         async for _ in await proxy.client.chat.completions.create(**ASK, stream=True):
@@ -204,11 +204,11 @@ async def test_a_text_beyond_the_rewriter_s_reach_comes_whole(proxy: Running, ba
 
 
 async def test_of_a_text_beyond_the_rewriter_s_reach_nothing_leaves_when_a_part_is_refused(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
     """`on_failure: error`: whoever reads the stream gets an error and not one word."""
     shield = "{streaming: full, retries: 0, on_failure: error}"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=shield))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=shield))
     base.texts = [f"{LONG}\n\nAt the very end, serve it with butter and with a little parsley on top."]
     rewriter.rule = lambda text: text if "parsley" in text else f"{text} Make it an exciting adventure."
     got = await proxy.post({**ASK, "stream": True})

@@ -20,7 +20,7 @@ from tests.fakes.http import serving, until
 from tests.fakes.policies import policy, write
 from tests.fakes.proxy import Reply, Running, config_for, running
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -96,14 +96,14 @@ class Stack:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncoder) -> AsyncIterator[Stack]:
+async def stack(tmp_path_factory: pytest.TempPathFactory, instruments: Instruments) -> AsyncIterator[Stack]:
     folder, fake, faulty, rewriter = tmp_path_factory.mktemp("policies"), FakeBase(), Faulty(), FakeRewriter()
     fake.answer = faulty.answer
     shield = f"{{streaming: window, retries: 0, timeout_s: {REWRITE_S}}}"
     write(folder, policy(shield=shield, limits=f"{{idle_s: {IDLE_S}, requests_per_minute: 100000}}"))
     async with serving(fake.app()) as url, serving(rewriter.app()) as rewriter_url:
         config = config_for(f"{url}/v1", f"{rewriter_url}/v1", folder, base_timeout_s=20)
-        async with running(config, encoder) as proxy:
+        async with running(config, instruments) as proxy:
             yield Stack(proxy, faulty, rewriter)
 
 

@@ -19,7 +19,7 @@ from tests.fakes.events import parsed, text_of
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 
 DOCUMENTS = 2000
 AT_ONCE = 16
@@ -100,11 +100,11 @@ async def ask(proxy: Running, seed: int, seen: Counter[str]) -> None:
 
 @pytest.mark.timeout(300)
 async def test_every_byte_is_a_verified_rewrite_or_the_base_s(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments
 ) -> None:
     base.answer, rewriter.answer = says_its_document, misbehaves
     limits = "{requests_per_minute: 1000000, concurrent: 1000}"
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield=SHIELD, limits=limits))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield=SHIELD, limits=limits))
     seen: Counter[str] = Counter()
     seeds = iter(range(DOCUMENTS))
 

@@ -24,9 +24,9 @@ from tests.fakes.policies import plain, policy, write
 from tests.fakes.proxy import Starter
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply, thrilled
 from tests.fakes.said import LONG_ANSWER
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import ConfigError, MissingExtra
 from visa_proxy.policy.config import Endpoint, LiteLLM
+from visa_proxy.server.components import Instruments
 from visa_proxy.server.tracing.asked import counts
 from visa_proxy.server.tracing.settings import wanted
 from visa_proxy.server.tracing.spans import _PROVIDERS, _server
@@ -53,9 +53,9 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeCollec
 
 
 async def test_a_request_its_call_to_the_base_and_every_stage(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder, collector: FakeCollector
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments, collector: FakeCollector
 ) -> None:
-    proxy = await start(base.url, rewriter.url, encoder=encoder)
+    proxy = await start(base.url, rewriter.url, instruments=instruments)
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Visa-Profile": "kind"}
     traceparents: list[str | None] = []
 
@@ -109,10 +109,10 @@ async def test_a_request_its_call_to_the_base_and_every_stage(
 
 
 async def test_windows_of_a_stream(
-    start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder, collector: FakeCollector
+    start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments, collector: FakeCollector
 ) -> None:
     base.texts = [LONG_ANSWER]
-    proxy = await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{streaming: window, retries: 0}"))
+    proxy = await start(base.url, rewriter.url, instruments=instruments, text=policy(shield="{streaming: window, retries: 0}"))
     reply = await proxy.post({**ASK, "stream": True, "stream_options": {"include_usage": True}})
     assert reply.status == 200
     await until(lambda: bool(collector.named(CHAT)))

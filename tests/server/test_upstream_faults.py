@@ -18,8 +18,8 @@ from tests.fakes.base import ANSWER, QUESTION, FakeBase, answers, chunk, delta, 
 from tests.fakes.http import HOST, closed_port, sending, sends, serving, until
 from tests.fakes.policies import policy, write
 from tests.fakes.proxy import Reply, Running, config_for, running
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.policy.config import Endpoint
+from visa_proxy.server.components import Instruments
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,7 +40,7 @@ class Raw:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncoder) -> AsyncIterator[Stack]:
+async def stack(tmp_path_factory: pytest.TempPathFactory, instruments: Instruments) -> AsyncIterator[Stack]:
     """One proxy with three bases: an obedient one, one that sends any bytes, one that is down."""
     folder, base, raw = tmp_path_factory.mktemp("policies"), FakeBase(), Raw()
     for name in ("default", "raw", "down"):
@@ -49,7 +49,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncod
         urls = {"default": url, "raw": raw_url, "down": f"http://{HOST}:{closed_port()}"}
         bases = {name: Endpoint(f"{each}/v1", timeout_s=TIMEOUT_S) for name, each in urls.items()}
         config = config_for(url, None, folder, base_timeout_s=TIMEOUT_S, bases=bases)
-        async with running(config, encoder) as proxy:
+        async with running(config, instruments) as proxy:
             yield proxy, base, raw
 
 

@@ -10,15 +10,15 @@ from tests.fakes.base import ANSWER, QUESTION, FakeBase
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, thrilled
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 from visa_proxy.values import load_space
 
 NAMES = list(load_space("schwartz").names)
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
-    return await start(base.url, rewriter.url, encoder=encoder)
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
+    return await start(base.url, rewriter.url, instruments=instruments)
 
 
 async def ask(proxy: Running, path: str, **body: Any) -> Any:
@@ -81,7 +81,7 @@ async def test_a_rewrite_that_cannot_be_had_is_the_answer_itself(proxy: Running,
         assert (data["text"], data["visa"]["status"]) == (body["answer"], status)
 
 
-async def test_on_failure_error(start: Starter, base: FakeBase, encoder: SentenceEncoder) -> None:
-    proxy = await start(base.url, encoder=encoder, text=policy(shield="{on_failure: error, retries: 0}"))
+async def test_on_failure_error(start: Starter, base: FakeBase, instruments: Instruments) -> None:
+    proxy = await start(base.url, instruments=instruments, text=policy(shield="{on_failure: error, retries: 0}"))
     reply = await proxy.post({"answer": ANSWER}, path="/v1/visa/rewrite")
     assert (reply.status, reply.json["error"]["code"]) == (502, "rewrite_unverified")

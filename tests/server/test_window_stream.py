@@ -18,7 +18,7 @@ from tests.fakes.http import until
 from tests.fakes.policies import policy
 from tests.fakes.proxy import Running, Starter
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.server.components import Instruments
 from visa_proxy.shield.windows import Cutter
 
 ASK: Any = {"model": "sample", "messages": [{"role": "user", "content": QUESTION}], "stream": True}
@@ -40,10 +40,10 @@ def adventurous(text: str) -> str:
 
 
 @pytest.fixture
-async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, encoder: SentenceEncoder) -> Running:
+async def proxy(start: Starter, base: FakeBase, rewriter: FakeRewriter, instruments: Instruments) -> Running:
     rewriter.rule = adventurous
     base.texts = [LONG]
-    return await start(base.url, rewriter.url, encoder=encoder, text=policy(shield="{streaming: window, retries: 0}"))
+    return await start(base.url, rewriter.url, instruments=instruments, text=policy(shield="{streaming: window, retries: 0}"))
 
 
 class Recorder:

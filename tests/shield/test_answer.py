@@ -13,17 +13,14 @@ from aiohttp import web
 from tests.fakes.base import QUESTION
 from tests.fakes.http import until
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply, thrilled
-from visa_proxy.detector.base import Detector
-from visa_proxy.detector.load import load_detector
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.detector.base import Detector, Reading
 from visa_proxy.errors import RewriteRefused
-from visa_proxy.facts.load import load_facts
 from visa_proxy.llm.http import HttpEndpoint, new_session
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.chat import ChatRewriter
+from visa_proxy.server.components import Instruments
 from visa_proxy.shield.answer import AT_ONCE, Answer, Part, complete, gathered
 from visa_proxy.shield.pipeline import Brief, Shield
-from visa_proxy.translator.load import load_translator
 from visa_proxy.values import Target, ValueVector, load_space
 
 SPACE = load_space("schwartz")
@@ -40,11 +37,11 @@ LONG = "".join(PARAGRAPHS)
 
 
 @pytest.fixture
-async def shield(rewriter: FakeRewriter, encoder: SentenceEncoder) -> AsyncIterator[Shield]:
+async def shield(rewriter: FakeRewriter, instruments: Instruments) -> AsyncIterator[Shield]:
     rewriter.rule = lambda text: text + SAID
     async with new_session() as session:
         chat = ChatRewriter(HttpEndpoint(session, rewriter.url, name="rewriter"), model="fake")
-        yield Shield(load_detector({}, encoder), load_translator({}, encoder), load_facts({}, encoder), chat)
+        yield Shield(instruments.detector, instruments.translator, instruments.facts, chat)
 
 
 def opened(shield: Shield, *, windows: bool = True, stops: tuple[str, ...] = (), **settings: Any) -> Answer:
@@ -151,7 +148,7 @@ class Failing:
         self.space = detector.space
         self.broken = False
 
-    async def detect(self, query: str, answer: str) -> ValueVector:
+    async def detect(self, query: str, answer: str) -> Reading:
         if self.broken:
             raise RuntimeError("the model is gone")
         return await self._detector.detect(query, answer)

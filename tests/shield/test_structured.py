@@ -13,16 +13,13 @@ from aiohttp import web
 from tests.fakes.base import QUESTION
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply, thrilled
 from tests.fakes.said import JSON_ANSWER, SUMMARY
-from visa_proxy.detector.load import load_detector
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import RewriteRefused
-from visa_proxy.facts.load import load_facts
 from visa_proxy.llm.http import HttpEndpoint, new_session
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.chat import ChatRewriter
+from visa_proxy.server.components import Instruments
 from visa_proxy.shield.pipeline import Adaptation, Brief, Shield
 from visa_proxy.shield.structured import adapt_fields
-from visa_proxy.translator.load import load_translator
 from visa_proxy.values import Target, ValueVector, load_space
 
 SPACE = load_space("schwartz")
@@ -32,10 +29,10 @@ LISTED = json.dumps({"steps": STEPS, "minutes": 15})
 
 
 @pytest.fixture
-async def shield(rewriter: FakeRewriter, encoder: SentenceEncoder) -> AsyncIterator[Shield]:
+async def shield(rewriter: FakeRewriter, instruments: Instruments) -> AsyncIterator[Shield]:
     async with new_session() as session:
         chat = ChatRewriter(HttpEndpoint(session, rewriter.url, name="rewriter"), model="fake")
-        yield Shield(load_detector({}, encoder), load_translator({}, encoder), load_facts({}, encoder), chat)
+        yield Shield(instruments.detector, instruments.translator, instruments.facts, chat)
 
 
 async def adapt(

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visa_proxy.values import LEVELS, Dimension, Space, ValueVector, load_space
+from visa_proxy.values import LEVELS, Dimension, Space, ValueVector, join, load_space
 
 SCHWARTZ = load_space("schwartz")
+TONE = load_space("tone")
+BOTH = join([SCHWARTZ, TONE])
 OTHER = Space("other", tuple(Dimension(name, name, "", "", (), "") for name in SCHWARTZ.names))
 SIZE = len(SCHWARTZ)
 
@@ -198,3 +200,33 @@ def test_a_vector_equals_no_other_type() -> None:
 def test_repr_names_what_is_not_zero() -> None:
     assert repr(of(security=-0.5, power=1)) == "ValueVector(schwartz: security=-0.50, power=+1.00)"
     assert repr(of()) == "ValueVector(schwartz: 0)"
+
+
+@given(VECTORS)
+def test_a_wider_space_adds_zeros_and_a_narrower_one_takes_components_away(vector: ValueVector) -> None:
+    wide = vector.widened(BOTH)
+    assert wide.space is BOTH
+    assert wide.array.tolist() == [*vector.array, *[0.0] * len(TONE)]
+    assert wide.within(SCHWARTZ) == vector
+    assert wide.within(TONE) == ValueVector.zero(TONE)
+    assert vector.within(SCHWARTZ) is vector.widened(SCHWARTZ) is vector
+
+
+def test_bounds_clip_what_they_name() -> None:
+    vector = of(power=1, security=-1, hedonism=0.5)
+    assert vector.bounded({"power": (-1, 0.5), "security": (0, 1), "hedonism": (0, 1)}) == of(power=0.5, hedonism=0.5)
+    assert vector.bounded({"warmth": (0, 0)}) is vector.bounded({}) is vector
+
+
+def test_components_go_by_name_whatever_the_order() -> None:
+    turned = join([TONE, SCHWARTZ])
+    vector = ValueVector.of(BOTH, {"power": 0.5, "warmth": -1})
+    assert vector.within(turned) == ValueVector.of(turned, {"power": 0.5, "warmth": -1}) == vector.widened(turned)
+    assert vector.within(TONE) == ValueVector.of(TONE, {"warmth": -1})
+
+
+def test_a_space_that_lacks_a_dimension() -> None:
+    with pytest.raises(KeyError):
+        ValueVector.zero(SCHWARTZ).within(BOTH)
+    with pytest.raises(KeyError):
+        ValueVector.zero(BOTH).widened(SCHWARTZ)

@@ -12,17 +12,23 @@ import click
 
 @click.command("check")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A visa.yaml: checked too, and says which bases and value spaces policies may name.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def check(paths: tuple[Path, ...], as_json: bool) -> None:
+def check(paths: tuple[Path, ...], config: Path | None, as_json: bool) -> None:
     """Check tenant policies and the server config.
 
     PATHS are files or folders of policies; default ./policies and ./visa.yaml, whichever exist. Environment variables
     are not looked at. Exits 0 when all is well, else 2 with one line per problem.
     """
-    chosen = paths or tuple(path for path in (Path("policies"), Path("visa.yaml")) if path.exists())
-    if not chosen:
+    usual = Path("policies"), *([Path("visa.yaml")] if config is None else [])
+    chosen = paths or tuple(path for path in usual if path.exists())
+    if not chosen and config is None:
         raise click.UsageError("nothing to check: there is neither ./policies nor ./visa.yaml; name files or folders")
-    count, problems = _check(chosen)
+    count, problems = _check(chosen, config)
     if as_json:
         parsed = [_parsed(problem) for problem in problems]
         click.echo(json.dumps({"ok": not problems, "policies": count, "problems": parsed}, ensure_ascii=False))
@@ -33,32 +39,36 @@ def check(paths: tuple[Path, ...], as_json: bool) -> None:
     sys.exit(2 if problems else 0)
 
 
-def _check(paths: tuple[Path, ...]) -> tuple[int, list[str]]:
-    """How many policies were read, and all problems. A config among `paths` also says which bases policies may name."""
+def _check(paths: tuple[Path, ...], config: Path | None) -> tuple[int, list[str]]:
+    """How many policies were read, and all problems. A config also says which bases and dimensions policies may name."""
     from visa_proxy.errors import ConfigError
     from visa_proxy.policy.config import read_config
     from visa_proxy.policy.load import load_policies, policy_files
+    from visa_proxy.policy.spaces import measured_space, named_spaces
 
     policies: list[Path] = []
     problems: list[str] = []
     bases: set[str] = set()
+    spaces: list[str] = []
     known = False
-    for path in paths:
+    for path in paths if config is None else (config, *paths):
         try:
             if path.is_dir():
                 policies += policy_files(path)
-            elif _is_config(path):
+            elif path == config or _is_config(path):
                 bases |= read_config(path).bases.keys()
+                spaces += named_spaces(path)
                 known = True
             else:
                 policies.append(path)
         except ConfigError as error:
             problems += error.problems
     try:
-        load_policies(dict.fromkeys(policies), bases=sorted(bases) if known else None)
+        # While a space is wrong, nothing is said of the policies: what they may name is not known.
+        load_policies(dict.fromkeys(policies), bases=sorted(bases) if known else None, space=measured_space(spaces))
     except ConfigError as error:
         problems += error.problems
-    return len(set(policies)), problems
+    return len(set(policies)), list(dict.fromkeys(problems))
 
 
 def _is_config(path: Path) -> bool:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from visa_proxy.detector.base import Reading
 from visa_proxy.errors import RequestError
 from visa_proxy.values import Target, ValueVector, load_space
+
+CARRIES: Final = 0.15
+"""A sentence that moves a value by less than this does not carry it."""
+NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _query = click.option("--query", default="", help="The question the text answers.")
@@ -24,19 +31,42 @@ _text = click.argument("text", nargs=-1)
 @click.command()
 @_text
 @_query
+@click.option(
+    "--space", "spaces", multiple=True, help="Another value space to read: tone, inglehart-welzel, or a folder of your own."
+)
+@click.option("--explain", is_flag=True, help="Show which sentences carry which value.")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the circumplex into this file (.svg, .png or .pdf)."
+)
 @_json
-def detect(text: tuple[str, ...], query: str, as_json: bool) -> None:
+def detect(text: tuple[str, ...], query: str, spaces: tuple[str, ...], explain: bool, plot: Path | None, as_json: bool) -> None:
     """Measure the values that TEXT expresses, each -1 … 1."""
+    from visa_proxy.cli import circumplex
+
     answer = _read(text)
+    if plot is not None:
+        circumplex.check(plot)
 
-    async def run() -> ValueVector:
+    async def run() -> Reading:
         from visa_proxy.detector.load import load_detector
-        from visa_proxy.encoder.minilm import SentenceEncoder
+        from visa_proxy.llm.instrument import Settings
 
-        return await load_detector({}, SentenceEncoder()).detect(query, answer)
+        return await load_detector(Settings(spaces=spaces)).detect(query, answer)
 
-    vector = _work("loading the detector", run())
-    _print({"space": vector.space.name, "values": vector.to_dict()}, {"value": vector}, as_json)
+    reading = _work("loading the detector", run())
+    if plot is not None:
+        circumplex.draw(reading.values, plot)
+    vector = reading.values
+    if as_json:
+        data: dict[str, Any] = {"space": vector.space.name, "values": vector.to_dict()}
+        data["confidence"] = {name: round(sure, 4) for name, sure in reading.confidence.items()}
+        if explain:
+            data["sentences"] = [{"text": each.sentence, "values": each.values.to_dict()} for each in reading.sentences]
+        click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+        return
+    _bars(vector, reading.confidence)
+    if explain:
+        _sentences(reading)
 
 
 @click.command()
@@ -49,16 +79,19 @@ def translate(text: tuple[str, ...], query: str, answer: str, as_json: bool) -> 
     instruction = _read(text)
 
     async def run() -> Any:
-        from visa_proxy.encoder.minilm import SentenceEncoder
         from visa_proxy.translator.load import load_translator
 
-        return await load_translator({}, SentenceEncoder()).translate(query, answer, instruction)
+        return await load_translator().translate(query, answer, instruction)
 
     result = _work("loading the translator", run())
-    data = {"space": result.offset.space.name, "offset": result.offset.to_dict(), "confidence": round(result.confidence, 4)}
-    _print(data, {"offset": result.offset}, as_json)
-    if not as_json:
-        click.echo(f"confidence {result.confidence:.2f}")
+    if as_json:
+        data = {"space": result.offset.space.name, "offset": result.offset.to_dict(), "confidence": round(result.confidence, 4)}
+        click.echo(json.dumps(data | ({"note": result.note} if result.note else {}), indent=2))
+        return
+    _bars(result.offset)
+    click.echo(f"confidence {result.confidence:.2f}")
+    if result.note:
+        click.echo(result.note, err=True)
 
 
 @click.command()
@@ -143,13 +176,19 @@ def _work(what: str, job: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run(job)
 
 
-def _print(data: dict[str, Any], columns: dict[str, ValueVector], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(data, indent=2))
-        return
+def _bars(vector: ValueVector, sure: Mapping[str, float] = NOTHING) -> None:
     table = Table(box=None, show_header=False)
-    for vector in columns.values():
-        for name, level in vector.to_dict(digits=2).items():
-            bar = "█" * round(abs(level) * 20)
-            table.add_row(name, f"{level:+.2f}", f"[green]{bar}" if level > 0 else f"[red]{bar}")
+    for name, level in vector.to_dict(digits=2).items():
+        bar = "█" * round(abs(level) * 20)
+        confidence = [f"{sure[name]:.0%} sure"] if name in sure else []
+        table.add_row(name, f"{level:+.2f}", *confidence, f"[green]{bar}" if level > 0 else f"[red]{bar}")
     Console().print(table)
+
+
+def _sentences(reading: Reading) -> None:
+    """Each sentence with the values it carries, strongest first."""
+    console = Console()
+    for each in reading.sentences:
+        levels = sorted(each.values.to_dict(digits=2).items(), key=lambda pair: -abs(pair[1]))
+        carried = [f"[{'green' if v > 0 else 'red'}]{name} {v:+.2f}[/]" for name, v in levels if abs(v) >= CARRIES]
+        console.print(f"{', '.join(carried) or '[dim]–[/]'}  {escape(each.sentence)}", soft_wrap=True, highlight=False)

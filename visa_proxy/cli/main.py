@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "detect": ("visa_proxy.cli.components:detect", "Measure the values of a text."),
     "translate": ("visa_proxy.cli.components:translate", "Turn an instruction into a value offset."),
     "rewrite": ("visa_proxy.cli.components:rewrite", "Rewrite a text towards values, verified."),
+    "data": ("visa_proxy.cli.data:data", "Write the training sets of the components."),
     "train": ("visa_proxy.cli.train:train", "Train the bundled weights again, or your own."),
 }
 

@@ -44,7 +44,7 @@ async def run(
     else:
         base = Endpoint(base_url.rstrip("/"), model=base_model, api_key=os.environ.get(base_key_env))
     config = ServerConfig(bases={"default": base}, policies=policies or example_policies(), host=host, port=port)
-    proxy = create_app(config, encoder=encoder)
+    proxy = create_app(config)
     server = make_server(proxy, host=host, port=port)
     sample = make_server(create_base_app(SampleBase(encoder)), host="127.0.0.1", port=base_port, guest=True)
     tasks = [asyncio.create_task(server.serve())]

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
-
 from visa_proxy.detector.base import Detector
-from visa_proxy.detector.encoder import EncoderDetector
-from visa_proxy.encoder.minilm import SentenceEncoder
+from visa_proxy.detector.judge import JudgeDetector
+from visa_proxy.detector.pooling import PoolingDetector
+from visa_proxy.detector.weights import BUNDLED, load_encoder_detector
 from visa_proxy.errors import ConfigError
+from visa_proxy.llm.instrument import Open, Settings, not_opened
+from visa_proxy.values import join, load_space, load_spaces
 
-KINDS: Final = ("encoder",)
-BUNDLED: Final = Path(__file__).parent.parent / "assets" / "detector"
 
+def load_detector(settings: Settings = Settings(), endpoint: Open = not_opened) -> Detector:  # noqa: B008 - frozen
+    """The detector that the `detector` section of visa.yaml asks for; `endpoint` opens the one it names, for a kind that has one.
 
-def load_detector(config: Mapping[str, Any], encoder: SentenceEncoder) -> Detector:
-    """`config`: the `detector` section of visa.yaml: `kind`, and for kind encoder an optional `path`.
-
-    Without a path it is the bundled head.
-
-    Raises ConfigError for an unknown kind or key, and for weights that cannot be read.
+    Raises ConfigError for an unknown kind, and for spaces or weights that cannot be read.
     """
-    kind = config.get("kind", "encoder")
-    if kind not in KINDS:
-        raise ConfigError([f"detector.kind: unknown kind {kind!r}; allowed: {', '.join(KINDS)}"])
-    if unknown := sorted(set(config) - {"kind", "path"}):
-        raise ConfigError([f"detector.{key}: unknown key; allowed: kind, path" for key in unknown])
-    return EncoderDetector(encoder, Path(config.get("path") or BUNDLED))
+    match settings.kind:
+        case "encoder":
+            return load_encoder_detector(settings.path or BUNDLED, settings.spaces)
+        case "judge":
+            space = join(load_spaces(settings.spaces))
+            return JudgeDetector(endpoint(), settings.model, space, explain=settings.explain)
+        case "vllm":
+            return PoolingDetector(endpoint(), settings.model, load_space("schwartz"))
+    raise ConfigError([f"detector.kind: unknown kind {settings.kind!r}; allowed: encoder, judge, vllm"])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visa_proxy.encoder.batcher import Batcher
+from visa_proxy.encoder.bert import Bert
 from visa_proxy.errors import ConfigError
 from visa_proxy.optional import need
 
@@ -40,21 +41,26 @@ class Encoded:
 class SentenceEncoder:
     """Encodes sentences in a worker thread, batched across callers, each distinct sentence once."""
 
-    def __init__(self, source: str | None = None, *, cache: int = 1024, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        source: str | None = None,
+        *,
+        layers: Path | None = None,
+        cache: int = 1024,
+        threads: int | None = None,
+        exact: bool = False,
+    ) -> None:
         """`source`: a directory or hub id; None is the installed weights package, else the hub id.
 
-        Raises MissingExtra without torch or transformers, ConfigError when the weights cannot be read.
+        `layers`: a file of layers trained further.
+        `exact`: float32 also where bfloat16 is faster. Raises MissingExtra without torch or transformers, ConfigError when the
+        weights cannot be read.
         """
         self._torch = need("torch", extra="local")
-        transformers = need("transformers", extra="local")
         if threads is not None:
             self._torch.set_num_threads(threads)
-        path = source or installed_weights() or HUB_ID
-        try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path)
-            self._model: Any = transformers.AutoModel.from_pretrained(path, dtype=self._torch.float32).eval()
-        except (OSError, ValueError) as error:
-            raise ConfigError([f"encoder: cannot load {path}: {error}"]) from error
+        self._tokenizer, model = load_model(source)
+        self._model = Bert(model, layers, exact=exact)
         self._cache: OrderedDict[str, Encoded] = OrderedDict()
         self._capacity = cache
         self._batcher: Batcher[tuple[str, ...], list[Encoded]] = Batcher(self._run)
@@ -90,7 +96,7 @@ class SentenceEncoder:
     def _forward(self, sentences: list[str]) -> list[Encoded]:
         inputs = self._tokenizer(sentences, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         with self._torch.inference_mode():
-            states = self._model(**inputs).last_hidden_state
+            states = self._model(inputs["input_ids"], inputs["attention_mask"])
             mask = inputs["attention_mask"].unsqueeze(-1)
             pooled = (states * mask).sum(1) / mask.sum(1)
             pooled = self._torch.nn.functional.normalize(pooled, dim=-1).numpy()
@@ -108,6 +114,21 @@ def _alike(sentences: list[str]) -> Iterator[list[str]]:
         group.append(sentence)
     if group:
         yield group
+
+
+def load_model(source: str | None) -> tuple[Any, Any]:
+    """Tokenizer and transformers' model of `source`; None is the installed weights package, else the hub id.
+
+    Raises MissingExtra without torch or transformers, ConfigError when the weights cannot be read.
+    """
+    torch, transformers = need("torch", extra="local"), need("transformers", extra="local")
+    path = source or installed_weights() or HUB_ID
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        model = transformers.AutoModel.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"encoder: cannot load {path}: {error}"]) from error
+    return tokenizer, model
 
 
 def installed_weights() -> str | None:

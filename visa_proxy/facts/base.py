@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True)
+class SentenceFacts:
+    """One sentence that the other version does not hold word for word."""
+
+    sentence: str
+    side: Literal["original", "rewritten"]
+    """Where it stands: what an original's sentence lacks is lost, what a rewrite's has besides is gained."""
+    covered: float
+    """0 … 1: how surely the other version says what it says."""
+    facts: tuple[str, ...] = ()
+    """Those of the report's `lost` or `gained` that stand in it."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +31,8 @@ class FactReport:
     """Deterministic: numbers, dates, URLs, names, negations of the original that the rewrite lacks, as `kind:text`."""
     gained: tuple[str, ...] = field(default=())
     """Deterministic: those of the rewrite that the original lacks."""
+    sentences: tuple[SentenceFacts, ...] = field(default=())
+    """The sentences that changed, the original's first."""
 
     @property
     def consistency(self) -> float:

@@ -120,6 +120,15 @@ def differences(original: str, rewritten: str) -> tuple[tuple[str, ...], tuple[s
     return _rendered(lost), _rendered(gained)
 
 
+def told(sentence: str, found: Sequence[str]) -> tuple[str, ...]:
+    """Those of `found`, as `differences` gives them, that stand in `sentence`."""
+    if not found:
+        return ()
+    own = {f"{fact.kind}:{fact.text}" for fact in facts(sentence)}
+    folded = sentence.casefold()
+    return tuple(each for each in found if each in own or each.partition(":")[2].casefold() in folded)
+
+
 def _rearranged(original: str, rewritten: str) -> tuple[list[str], list[str]]:
     """Sentences both texts hold: those that changed places (steps in another order say something else), and those said again."""
     first, second = ([sentence_key(sentence) for sentence in split_sentences(text)] for text in (original, rewritten))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import ConfigError
 from visa_proxy.facts.base import FactAnalyzer
 from visa_proxy.facts.nli import EntailmentAnalyzer
 
 KINDS: Final = ("nli",)
 _KEYS: Final = ("kind", "path")
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-def load_facts(config: Mapping[str, Any], encoder: SentenceEncoder) -> FactAnalyzer:
+def load_facts(config: Mapping[str, Any] = NOTHING) -> FactAnalyzer:
     """`config` is visa.yaml's `facts`: `{kind: nli}`, with `path` for other weights than the bundled ones.
 
     Raises ConfigError for an unknown kind or key and for weights that cannot be read, MissingExtra without torch.
@@ -29,7 +30,7 @@ def load_facts(config: Mapping[str, Any], encoder: SentenceEncoder) -> FactAnaly
     path = config.get("path")
     if path is not None and not isinstance(path, str | Path):
         raise ConfigError([f"facts.path: {path!r} is not a path"])
-    return EntailmentAnalyzer(encoder, Path(path) if path else bundled_weights())
+    return EntailmentAnalyzer(Path(path) if path else bundled_weights())
 
 
 def bundled_weights() -> Path:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from visa_proxy.encoder.adapted import adapted_encoder, digest
 from visa_proxy.encoder.batcher import Batcher
-from visa_proxy.encoder.minilm import Array, Encoded, SentenceEncoder
+from visa_proxy.encoder.minilm import Array
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.errors import ConfigError
-from visa_proxy.facts.base import FactReport
-from visa_proxy.facts.checks import content_stems, differences, sentence_key
+from visa_proxy.facts.alignment import Question, questions
+from visa_proxy.facts.base import FactReport, SentenceFacts
+from visa_proxy.facts.checks import differences, told
 from visa_proxy.facts.head import SHAPES, Tensors, logits, pad
 from visa_proxy.facts.lexical import features
 from visa_proxy.optional import need
 
-WINDOW: Final = 3
-"""A sentence may draw on this many neighbouring sentences of the other text, so that joining and splitting cost
-nothing."""
 _CHUNK: Final = 32
+WEIGHTS: Final = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,59 +38,55 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """A sentence with what aligning it needs."""
-
-    text: str
-    encoded: Encoded
-    stems: frozenset[str]
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """One call of `compare`, ready for the worker thread; without sentences when none needs the head."""
+    """One call of `compare`, ready for the worker thread."""
 
     original: str
     rewritten: str
-    first: tuple[Sentence, ...] = ()
-    second: tuple[Sentence, ...] = ()
+    sides: tuple[tuple[Question, ...], tuple[Question, ...]] = ((), ())
+    """What is asked of the original's sentences, and of the rewrite's."""
+    encoded: Mapping[str, Array] = field(default_factory=dict)
+    """Sentence to token states, (tokens, 384)."""
 
 
 class EntailmentAnalyzer:
     """Implements FactAnalyzer. A sentence that the other text has too needs no model; the others cost a small head."""
 
-    def __init__(self, encoder: SentenceEncoder, weights: Path) -> None:
-        """`weights`: a directory with `model.safetensors`, or that file. Raises ConfigError when it cannot be used."""
+    def __init__(self, weights: Path) -> None:
+        """`weights`: a folder with `model.safetensors`, and perhaps `layers.safetensors`. Raises ConfigError when it cannot be used."""
         self._torch = need("torch", extra="local")
-        self._encoder = encoder
+        self.encoder = adapted_encoder(weights)
         self._weights = read_weights(weights)
         self._batcher: Batcher[Comparison, FactReport] = Batcher(self._run)
 
     async def compare(self, original: str, rewritten: str) -> FactReport:
         """Compare two versions of one answer; a text without sentences has nothing in common with one that has some."""
         first, second = split_sentences(original), split_sentences(rewritten)
-        if not _unmatched(first, second) and not _unmatched(second, first):
-            return await self._batcher.submit(Comparison(original, rewritten))
-        if not first or not second:
+        if bool(first) != bool(second):
             report = await self._batcher.submit(Comparison(original, rewritten))
             return replace(report, forward=float(not first), backward=float(not second))
-        texts = [*first, *second]
-        encoded = await self._encoder.encode(texts)
-        sentences = tuple(Sentence(t, e, content_stems(t)) for t, e in zip(texts, encoded, strict=True))
-        comparison = Comparison(original, rewritten, sentences[: len(first)], sentences[len(first) :])
-        return await self._batcher.submit(comparison)
+        sides = tuple(questions(first, second)), tuple(questions(second, first))
+        asked = [question for side in sides for question in side]
+        texts = list(dict.fromkeys(t for q in asked for t in (q.hypothesis, *(s for p in q.premises for s in p))))
+        encoded = await self.encoder.encode(texts) if texts else []
+        states = {text: each.tokens for text, each in zip(texts, encoded, strict=True)}
+        return await self._batcher.submit(Comparison(original, rewritten, sides, states))
 
     def _run(self, comparisons: list[Comparison]) -> list[FactReport]:
         """In the worker thread: all candidates of a batch of comparisons go through the head together."""
-        asked = [(_asked(c.first, c.second), _asked(c.second, c.first)) for c in comparisons]
-        flat = [candidate for sides in asked for side in sides for found in side for candidate in found]
+        flat = [_candidate(c, q, p) for c in comparisons for side in c.sides for q in side for p in q.premises]
         scores = iter(self.probabilities(flat))
         reports: list[FactReport] = []
-        for comparison, sides in zip(comparisons, asked, strict=True):
+        for comparison in comparisons:
             lost, gained = differences(comparison.original, comparison.rewritten)
             # The best premise of a sentence counts, and the weakest sentence of a text.
-            forward, backward = (min((max(next(scores) for _ in found) for found in side), default=1.0) for side in sides)
-            reports.append(FactReport(forward, backward, lost, gained))
+            found = [[(q.hypothesis, max(next(scores) for _ in q.premises)) for q in side] for side in comparison.sides]
+            forward, backward = (min((probability for _, probability in side), default=1.0) for side in found)
+            changed = (
+                *(SentenceFacts(text, "original", p, told(text, lost)) for text, p in found[0]),
+                *(SentenceFacts(text, "rewritten", p, told(text, gained)) for text, p in found[1]),
+            )
+            reports.append(FactReport(forward, backward, lost, gained, changed))
         return reports
 
     def probabilities(self, pairs: Sequence[Candidate]) -> list[float]:
@@ -108,14 +104,18 @@ class EntailmentAnalyzer:
         return [float(score) for score in scores]
 
 
-def read_weights(path: Path) -> Tensors:
+def read_weights(folder: Path) -> Tensors:
     """The head's tensors by name. Raises ConfigError, naming the file, for a missing, garbled or foreign one."""
-    file = path / "model.safetensors" if path.is_dir() else path
-    load_file: Any = need("safetensors.torch", extra="local").load_file
+    file = folder / WEIGHTS
+    safetensors = need("safetensors", extra="local")
     try:
-        weights: Tensors = load_file(str(file))
+        with safetensors.safe_open(str(file), framework="pt") as source:
+            made_for = (source.metadata() or {}).get("layers", "frozen")
+            weights: Tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
     except Exception as error:  # the safetensors library has its own exception class, and OSError for files
         raise ConfigError([f"{file}: facts: cannot read the weights: {error}"]) from error
+    if made_for != (own := digest(folder)):
+        raise ConfigError([f"{file}: facts: made for the encoder {made_for}, but {folder} holds {own}"])
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if found != SHAPES:
         wrong = sorted(name for name in found.keys() | SHAPES.keys() if found.get(name) != SHAPES.get(name))
@@ -127,44 +127,7 @@ def read_weights(path: Path) -> Tensors:
     return weights
 
 
-def _asked(sentences: Sequence[Sentence], others: Sequence[Sentence]) -> list[list[Candidate]]:
-    """For each sentence that `others` do not hold, what it may follow from."""
-    unmatched = _unmatched([s.text for s in sentences], [o.text for o in others])
-    return [candidates(sentences[i], others, i / len(sentences)) for i in unmatched]
-
-
-def candidates(sentence: Sentence, others: Sequence[Sentence], place: float) -> list[Candidate]:
-    """What `sentence` may follow from: the one of `others` most like it, and that with the neighbours that share more.
-
-    `place`: where the sentence stands in its text, 0 … 1; it decides between equals.
-    """
-    shared = [sentence.stems & other.stems for other in others]
-    likeness = [
-        float(sentence.encoded.pooled @ other.encoded.pooled)
-        + len(shared[i]) / max(1, len(sentence.stems))
-        - 0.05 * abs(i / len(others) - place)
-        for i, other in enumerate(others)
-    ]
-    best = max(range(len(others)), key=likeness.__getitem__)
-    low, high = best, best
-    covered = set(shared[best])
-    while high - low + 1 < WINDOW:
-        near = [i for i in (low - 1, high + 1) if 0 <= i < len(others)]
-        step = max(near, key=lambda i: len(shared[i] - covered), default=best)
-        if not shared[step] - covered:
-            break
-        covered |= shared[step]
-        low, high = min(low, step), max(high, step)
-    ranges = {(best, best + 1), (low, high + 1)}
-    return [_candidate(sentence, others[start:end]) for start, end in sorted(ranges)]
-
-
-def _candidate(sentence: Sentence, premise: Sequence[Sentence]) -> Candidate:
-    tokens = np.concatenate([other.encoded.tokens for other in premise])
-    return Candidate(tokens, sentence.encoded.tokens, features(" ".join(o.text for o in premise), sentence.text))
-
-
-def _unmatched(sentences: Sequence[str], others: Sequence[str]) -> list[int]:
-    """Indices of the sentences that the other text does not hold too, white space, case and outer punctuation aside."""
-    known = {sentence_key(other) for other in others}
-    return [i for i, sentence in enumerate(sentences) if sentence_key(sentence) not in known]
+def _candidate(comparison: Comparison, question: Question, premise: tuple[str, ...]) -> Candidate:
+    tokens = np.concatenate([comparison.encoded[sentence] for sentence in premise])
+    words = features(" ".join(premise), question.hypothesis)
+    return Candidate(tokens, comparison.encoded[question.hypothesis], words)

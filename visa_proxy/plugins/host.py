@@ -18,6 +18,7 @@ from visa_proxy.llm.http import new_session
 from visa_proxy.plugins.settings import config_path
 from visa_proxy.policy.config import ServerConfig, load_config
 from visa_proxy.policy.resolve import PolicySet, Tenant
+from visa_proxy.policy.spaces import measured_space
 from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.components import Components, check_installed, needs_shield
 from visa_proxy.server.drafts import Drafts
@@ -36,7 +37,8 @@ class Host:
         """Raises ConfigError or MissingExtra. Bases are not looked at: the gateway has its own."""
         self._config = load_config(path)
         check_alone(self._config, path)
-        self._watcher = PolicyWatcher(self._config.policies, on_change=self._changed)
+        space = measured_space(self._config.detector.spaces)
+        self._watcher = PolicyWatcher(self._config.policies, space=space, on_change=self._changed)
         if needs_shield(self._watcher.current):
             check_installed(self._config)
         self.drafts = Drafts(_ended)

@@ -9,9 +9,21 @@ from pathlib import Path
 from typing import Literal
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.policy.config_schema import BaseFile, ComponentFile, ConfigFile, RewriterFile
+from visa_proxy.policy.config_schema import (
+    BaseFile,
+    ConfigFile,
+    EncoderDetectorFile,
+    EncoderFile,
+    FactsFile,
+    JudgeFile,
+    LlmFile,
+    RemoteFile,
+    RewriterFile,
+    VllmFile,
+)
 from visa_proxy.policy.document import Document, by_place, read_document
 from visa_proxy.policy.problems import validate
+from visa_proxy.values import is_path
 
 BUNDLED = "bundled"
 """Stands for the weights that come with the package, wherever a path may be given."""
@@ -99,11 +111,18 @@ class RewriterConfig:
 
 @dataclass(frozen=True)
 class ComponentConfig:
-    """Detector, translator or fact analyzer."""
+    """Detector, translator or fact analyzer: weights of our own, or a model behind `endpoint`."""
 
     kind: str
+    """encoder | judge | vllm (detector), encoder | llm (translator), nli (facts)."""
     path: str = BUNDLED
-    """Absolute path, or `BUNDLED`."""
+    """Absolute path of weights, or `BUNDLED`."""
+    spaces: tuple[str, ...] = ()
+    """Of a detector: value spaces beside Schwartz's, each a bundled name or an absolute path."""
+    endpoint: Endpoint | None = None
+    """Of a model, which it names; None for weights of our own. For kind vllm the server's root, else as of any endpoint."""
+    explain: bool = False
+    """Whether a judge gives its reasons."""
 
 
 @dataclass(frozen=True)
@@ -173,9 +192,9 @@ class _Builder:
             drain_s=server.drain_s,
             workers=server.workers,
             rewriter=self._rewriter(file.rewriter),
-            detector=self._component(file.detector),
-            translator=self._component(file.translator),
-            facts=self._component(file.facts),
+            detector=self._component("detector", file.detector),
+            translator=self._component("translator", file.translator),
+            facts=self._component("facts", file.facts),
         )
         if self.problems:
             raise ConfigError(self.problems)
@@ -239,8 +258,22 @@ class _Builder:
         path = self._path(model)
         return path if model.startswith((".", "/", "~")) or Path(path).is_dir() else model
 
-    def _component(self, component: ComponentFile) -> ComponentConfig:
-        return ComponentConfig(component.kind, self._path(component.path))
+    def _component(self, name: str, given: EncoderFile | JudgeFile | VllmFile | LlmFile | FactsFile) -> ComponentConfig:
+        if not isinstance(given, RemoteFile):
+            spaces = given.spaces if isinstance(given, EncoderDetectorFile) else ()
+            return ComponentConfig(given.kind, self._path(given.path), self._spaces(spaces))
+        key = self._secret(given.api_key_env, name, "api_key_env")
+        url = given.url.rstrip("/")
+        # What vLLM has beyond OpenAI's API stands beside /v1.
+        url = url.removesuffix("/v1") if given.kind == "vllm" else url
+        endpoint = Endpoint(url, given.model, key, given.timeout_s)
+        judge = given if isinstance(given, JudgeFile) else None
+        spaces = self._spaces(judge.spaces) if judge else ()
+        return ComponentConfig(given.kind, spaces=spaces, endpoint=endpoint, explain=judge is not None and judge.explain)
+
+    def _spaces(self, spaces: tuple[str, ...]) -> tuple[str, ...]:
+        """Bundled names as they are; what looks like a path, absolute. Nothing is read."""
+        return tuple(self._path(each) if is_path(each) else each for each in spaces)
 
     def _path(self, path: str) -> str:
         """Absolute; relative ones start at the config file's folder. Symlinks stay: what they name may change, and a venv is one."""

@@ -36,10 +36,8 @@ def _store_url(value: str) -> str:
     raise refusal(f"store {value.partition(':')[0]!r} is not available in this version: nothing is stored; leave the key out")
 
 
-def _served_kind(kind: str) -> str:
-    if kind != "encoder":
-        raise refusal(f"kind {kind!r} is not available in this version; use encoder")
-    return kind
+def _encoder_by_default(section: Any) -> Any:
+    return {"kind": "encoder", **section} if isinstance(section, dict) and "kind" not in section else section
 
 
 def _provider(name: str) -> str:
@@ -53,6 +51,7 @@ EnvName = Annotated[str, BeforeValidator(_env_name)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Adapters = Text | Annotated[dict[Name, Text], Field(min_length=1)]
 """A folder of adapters, or the folder of each."""
+Spaces = Annotated[tuple[Text, ...], Field(strict=False, max_length=16)]
 
 
 class ServerFile(Strict):
@@ -199,26 +198,79 @@ def _exactly_one(**given: object) -> None:
         raise refusal(f"found {' and '.join(named) or 'none of them'}; allowed: exactly one of {allowed}")
 
 
-class ComponentFile(Strict):
-    """A component with weights."""
+class EncoderFile(Strict):
+    """Weights in the proxy's own process: a sentence encoder and a small head."""
 
-    kind: str
+    kind: Literal["encoder"] = "encoder"
+    """encoder: in the proxy's own process."""
     path: Text = "bundled"
     """Folder of weights, or the word bundled."""
 
 
-class EncoderFile(ComponentFile):
-    """Detector or translator: frozen sentence encoder and a small head."""
+class RemoteFile(Strict):
+    """A model behind an OpenAI-compatible server."""
 
-    kind: Annotated[Literal["encoder", "vllm", "judge"], AfterValidator(_served_kind)] = "encoder"
-    """encoder; vllm and judge are not in this version."""
+    kind: str
+    url: HttpUrl
+    """Ends before /chat/completions, usually in /v1."""
+    model: Text
+    """The name that the server knows it by."""
+    api_key_env: EnvName | None = None
+    """Variable with the server's API key."""
+    timeout_s: Seconds = 10.0
+    """Seconds for one text, where the policy's own limit is longer."""
 
 
-class FactsFile(ComponentFile):
+class EncoderDetectorFile(EncoderFile):
+    """Detector: a sentence encoder and a small head for each value space."""
+
+    spaces: Spaces = ()
+    """Value spaces to measure beside Schwartz's: bundled names, or folders of one's own, as in ./spaces/brand."""
+
+
+class JudgeFile(RemoteFile):
+    """Detector: any chat model, asked for the levels."""
+
+    kind: Literal["judge"]
+    """judge: a chat model that takes response_format json_schema, or keeps to it unforced."""
+    spaces: Spaces = ()
+    """Value spaces to measure beside Schwartz's: bundled names, or folders of one's own, as in ./spaces/brand."""
+    explain: bool = False
+    """Ask for reasons too, which /v1/visa/detect shows on request; each measurement takes several times as long."""
+
+
+class VllmFile(RemoteFile):
+    """Detector: a sequence-classification model with one output for each of Schwartz's values, on `vllm serve --runner pooling`."""
+
+    kind: Literal["vllm"]
+    """vllm: its /classify, which stands beside /v1."""
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """None beside Schwartz's: the model's outputs are what they are."""
+        return ()
+
+
+class LlmFile(RemoteFile):
+    """Translator: any chat model, asked for the offset; it takes instructions in any language that it reads."""
+
+    kind: Literal["llm"]
+    """llm: a chat model that takes response_format json_schema, or keeps to it unforced."""
+
+
+class FactsFile(Strict):
     """The fact analyzer."""
 
     kind: Literal["nli"] = "nli"
     """nli: entailment both ways, beside the deterministic checks."""
+    path: Text = "bundled"
+    """Folder of weights, or the word bundled."""
+
+
+DetectorFile = Annotated[
+    EncoderDetectorFile | JudgeFile | VllmFile, Field(discriminator="kind"), BeforeValidator(_encoder_by_default)
+]
+TranslatorFile = Annotated[EncoderFile | LlmFile, Field(discriminator="kind"), BeforeValidator(_encoder_by_default)]
 
 
 class ConfigFile(Strict):
@@ -232,9 +284,9 @@ class ConfigFile(Strict):
     """Base model by name; policies say `base: <name>`, default `default`."""
     rewriter: RewriterFile = RewriterFile(launch=LaunchFile())
     """Default: the bundled model, launched."""
-    detector: EncoderFile = EncoderFile()
+    detector: DetectorFile = EncoderDetectorFile()
     """Measures values."""
-    translator: EncoderFile = EncoderFile()
+    translator: TranslatorFile = EncoderFile()
     """Turns instructions into offsets."""
     facts: FactsFile = FactsFile()
     """Checks that meaning stays."""

@@ -33,6 +33,7 @@ def load_policies(paths: Iterable[Path], *, bases: Collection[str] | None = None
     """All tenants of `paths`. Raises ConfigError with every problem of every file and every conflict between files.
 
     `bases`: names in the server config, None where not known; `space`: what the detector measures, default schwartz.
+    A target lives in the smallest part of it that its values need, see `Space.covering`.
     """
     tenants: list[Tenant] = []
     problems: list[str] = []
@@ -75,6 +76,7 @@ def build_tenant(document: Document, *, bases: Collection[str] | None = None, sp
         experiments=tuple(Experiment.of(spec.name, spec.unit, spec.arms) for spec in file.experiments),
         request_profiles=frozenset(file.request.profiles),
         request_instruction=file.request.instruction,
+        bounds=MappingProxyType(file.bounds),
         shield=file.shield,
         limits=file.limits,
         rewriter_model=file.rewriter.model,
@@ -96,7 +98,8 @@ def _profiles(document: Document, file: PolicyFile, space: Space) -> dict[str, P
         if message:
             problems.append(document.problem(("profiles", name), message))
             continue
-        vector = ValueVector.of(space, merged.values)
+        # Only the dimensions it names: what else is measured changes nothing for it.
+        vector = ValueVector.of(space.covering(merged.values), merged.values)
         target = Target(merged.mode or "offset", vector) if vector.norm else None
         profiles[name] = Profile(name, target=target, instruction=merged.instruction)
     if problems:
@@ -110,10 +113,13 @@ def _merged(file: PolicyFile, spec: ProfileSpec) -> ProfileSpec:
     if parent == "passthrough":
         return spec
     below = _merged(file, parent)
-    return ProfileSpec(
-        mode=spec.mode or below.mode,
-        values={**below.values, **spec.values},
-        instruction=spec.instruction or below.instruction,
+    # A copy, not a new one: what it holds has been checked against the configured spaces, of which a new one would not know.
+    return spec.model_copy(
+        update={
+            "mode": spec.mode or below.mode,
+            "values": {**below.values, **spec.values},
+            "instruction": spec.instruction or below.instruction,
+        }
     )
 
 

@@ -27,7 +27,7 @@ def refusal(message: str) -> PydanticCustomError:
 def validate(document: Document, model: type[Model], context: Mapping[str, Any] | None = None) -> tuple[Model | None, list[str]]:
     """The model, or None and every problem as `file:line:column: key.path: what was found, what is allowed`."""
     if not isinstance(document.data, dict):
-        return None, [document.problem((), f"found {_found(document.data)}, expected a mapping of keys")]
+        return None, [document.problem((), f"found {shown(document.data)}, expected a mapping of keys")]
     try:
         return model.model_validate(document.data, context=dict(context or {})), []
     except ValidationError as error:
@@ -41,27 +41,30 @@ def validate(document: Document, model: type[Model], context: Mapping[str, Any] 
 def _line(document: Document, model: type[BaseModel], details: ErrorDetails) -> str:
     path = _in_document(document, details["loc"])
     secret = any(str(part).startswith("api_key") for part in path)
-    kind, found = details["type"], "something else" if secret else _found(details["input"])
+    kind, found = details["type"], "something else" if secret else shown(details["input"])
     if kind == "extra_forbidden":
-        allowed = allowed_keys(model, path[:-1])
+        allowed = allowed_keys(model, path[:-1], document.data)
         hint = did_you_mean(str(path[-1]), allowed)
         return document.problem(path, f"unknown key; {hint}allowed: {', '.join(allowed)}", at_key=True)
     if kind == "missing":
         return document.problem((*path, str(details["loc"][-1])), "required key is missing")
+    if kind == "union_tag_invalid":
+        key, expected = details["ctx"]["discriminator"].strip("'"), details["ctx"]["expected_tags"]
+        return document.problem((*path, key), f"found {shown(_inside(details['input'], key))}, allowed: {expected}")
     at_key = details["loc"][-1:] == ("[key]",)
     if kind == "refusal":
         return document.problem(path, details["msg"], at_key=at_key)
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
-        allowed = allowed_keys(model, path)
+        allowed = allowed_keys(model, path, document.data)
         keys = f" of the keys {', '.join(allowed)}" if allowed else " of names to values"
         return document.problem(path, f"found {found}, allowed: a mapping{keys}")
     if kind == "string_pattern_mismatch":
         pattern = details["ctx"]["pattern"]
         allowed_text = "text that is not blank" if pattern == NOT_BLANK else pattern
-        described = "" if at_key else schema_at(model, path).get("description", "")
+        described = "" if at_key else schema_at(model, path, document.data).get("description", "")
         allowed_text += f" ({described.rstrip('.')})" if described else ""
         return document.problem(path, f"found {found}, allowed: {allowed_text}", at_key=at_key)
-    allowed_text = _range(schema_at(model, path)) or _WORDS.get(kind) or _reworded(details["msg"])
+    allowed_text = _range(schema_at(model, path, document.data)) or _WORDS.get(kind) or _reworded(details["msg"])
     return document.problem(path, f"found {found}, allowed: {allowed_text}", at_key=at_key)
 
 
@@ -99,7 +102,8 @@ def _in_document(document: Document, loc: tuple[int | str, ...]) -> KeyPath:
     return path
 
 
-def _found(value: Any) -> str:
+def shown(value: Any) -> str:
+    """What a file holds somewhere, short enough for a problem line."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
@@ -112,23 +116,32 @@ def _found(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def allowed_keys(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
-    """Keys that the schema of `model` allows at `path`; () where any are."""
-    return tuple(schema_at(model, path).get("properties", {}))
+def allowed_keys(model: type[BaseModel], path: KeyPath, data: Any = None) -> tuple[str, ...]:
+    """Keys that the schema of `model` allows at `path` of `data`; () where any are."""
+    return tuple(schema_at(model, path, data).get("properties", {}))
 
 
-def schema_at(model: type[BaseModel], path: KeyPath) -> dict[str, Any]:
-    """The JSON schema of what `path` holds; {} for a path the model does not know."""
+def schema_at(model: type[BaseModel], path: KeyPath, data: Any = None) -> dict[str, Any]:
+    """The JSON schema of what `path` holds; {} for a path the model does not know. `data`, the whole of it, decides between kinds."""
     root = _schema(model)
     node: dict[str, Any] = root
     for part in path:
-        node = _object(root, node)
+        node = _object(root, node, data)
+        data = _inside(data, part)
         if isinstance(part, int):
             node = node.get("items", {})
         else:
             others = [*node.get("patternProperties", {}).values(), node.get("additionalProperties") or {}]
             node = node.get("properties", {}).get(part) or others[0]
-    return _object(root, node)
+    return _object(root, node, data)
+
+
+def _inside(data: Any, part: int | str) -> Any:
+    """None where there is no such part."""
+    try:
+        return data[part]
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 @functools.cache
@@ -136,12 +149,16 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema()
 
 
-def _object(root: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    """Follow references; of alternatives the one with keys or items, else the first."""
+def _object(root: dict[str, Any], node: dict[str, Any], data: Any = None) -> dict[str, Any]:
+    """Follow references; of alternatives the one that `data` names, else that with keys or items, else the first."""
     while "$ref" in node:
         node = root["$defs"][node["$ref"].rsplit("/", 1)[-1]]
     options = node.get("anyOf") or node.get("oneOf")
     if not options:
         return node
+    by_kind = node.get("discriminator", {})
+    named = by_kind.get("mapping", {}).get(str(_inside(data, by_kind.get("propertyName", ""))))
+    if named is not None:
+        return _object(root, {"$ref": named})
     resolved = [_object(root, option) for option in options]
     return next((option for option in resolved if "properties" in option or "items" in option), resolved[0])

@@ -45,6 +45,8 @@ class Tenant:
     """Profiles a caller may name per request."""
     request_instruction: bool = False
     """Whether a caller may send an instruction of its own (X-Visa-Instruction)."""
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Dimension to the least and the greatest offset that one instruction may ask for, -1 … 0 and 0 … 1; those not named: no bound."""
     shield: Shield = field(default_factory=Shield)
     limits: Limits = field(default_factory=Limits)
     rewriter_model: str | None = None

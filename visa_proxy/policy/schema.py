@@ -14,12 +14,15 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
 )
 
 from visa_proxy.policy.document import did_you_mean
-from visa_proxy.policy.problems import NOT_BLANK, refusal
+from visa_proxy.policy.problems import NOT_BLANK, refusal, shown
 from visa_proxy.values import load_space
 
 Preserve = Literal["code", "urls", "numbers", "quotes", "names"]
@@ -45,6 +48,16 @@ def _known_dimension(name: str, info: ValidationInfo) -> str:
     return name
 
 
+def _pair(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """One problem for a pair, whatever is wrong in it: its numbers mean something together only."""
+    try:
+        return handler(value)
+    except ValidationError:
+        found = f"[{', '.join(map(shown, value))}]" if isinstance(value, list) and len(value) <= 4 else shown(value)
+        message = "two numbers, [least, greatest]: the least -1 … 0, the greatest 0 … 1 (no shift at all must stay possible)"
+        raise refusal(f"found {found}, allowed: {message}") from None
+
+
 def _key_hash(value: Any) -> str:
     """Never repeats its input: it may be the key itself."""
     text = value if isinstance(value, str) else ""
@@ -63,6 +76,13 @@ def _json_pointer(value: str) -> str:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Level = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+DimensionName = Annotated[str, AfterValidator(_known_dimension)]
+Bounds = Annotated[
+    tuple[Annotated[float, Field(ge=-1, le=0, allow_inf_nan=False)], Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]],
+    Field(strict=False),
+    WrapValidator(_pair),
+]
+"""The least and the greatest offset; 0 is among them."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=NOT_BLANK)]
 KeyHash = Annotated[str, BeforeValidator(_key_hash)]
@@ -75,8 +95,8 @@ class ProfileSpec(Strict):
 
     mode: Literal["offset", "target"] | None = None
     """offset: v* = v + values; target: v* = values. Default: that of the extended profile, else offset."""
-    values: dict[Annotated[str, AfterValidator(_known_dimension)], Level] = Field(default_factory=dict)
-    """Level per value, -1 (argue against) … 1 (promote); values not named are 0."""
+    values: dict[DimensionName, Level] = Field(default_factory=dict)
+    """Level per value, or dimension of another configured space, -1 (argue against) … 1 (promote); those not named are 0."""
     instruction: Text | None = None
     """Plain words, translated into an offset for every answer. Not with mode target."""
     extends: Name | None = None
@@ -193,6 +213,11 @@ class PolicyFile(Strict):
     """A request takes part in the first experiment whose unit it carries."""
     request: RequestPermissions = RequestPermissions()
     """What a caller may choose per request."""
+    bounds: dict[DimensionName, Bounds] = Field(default_factory=dict)
+    """Value to [least, greatest] offset, -1 … 0 and 0 … 1, that any one instruction may ask for, a caller's or a profile's.
+
+    An instruction that asks for more gets that much. Values not named: [-1, 1]. The `values` of profiles are not bounded.
+    """
     shield: Shield = Shield()
     """How a rewrite is made and verified."""
     rewriter: RewriterChoice = RewriterChoice()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from visa_proxy.rewriter.base import NO_CONTEXT, Context
-from visa_proxy.values import Space, ValueVector
+from visa_proxy.values import Space, ValueVector, load_space
 
 Style = Literal["full", "compact"]
 Message = dict[str, str]
@@ -32,14 +32,18 @@ def render(style: Style, *, query: str, text: str, target: ValueVector, context:
 
 
 def control_line(target: ValueVector) -> str:
-    """The quantized non-zero components in circumplex order, e.g. "security -1 stimulation +2"; levels in half steps, "neutral" for 0."""
+    """The quantized non-zero components in circumplex order, e.g. "security -1 stimulation +2"; levels in half steps, "neutral" for 0.
+
+    Schwartz's only: the small model knows no other dimensions.
+    """
+    known = load_space("schwartz").index
     quantized = target.quantize().to_dict(digits=1)
-    return " ".join(f"{name} {round(value * 2):+d}" for name, value in quantized.items() if value) or "neutral"
+    return " ".join(f"{name} {round(value * 2):+d}" for name, value in quantized.items() if value and name in known) or "neutral"
 
 
 def system_prompt(space: Space) -> str:
     """Both objectives, the 5-point scale, the definitions, what to do and not to do (paper, App. D.1, E.2.2)."""
-    definitions = "\n".join(f"- {d.title} ({d.name}): {d.goal}. {d.signals}" for d in space.dimensions)
+    definitions = "\n".join(f"- {d.title} ({d.name}): {d.goal}. {d.signals}".rstrip() for d in space.dimensions)
     return f"""You rewrite an assistant's answer so that it expresses given values while it keeps saying exactly the same thing.
 
 Two objectives, both binding:

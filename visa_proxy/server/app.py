@@ -7,7 +7,6 @@ import contextlib
 import functools
 import os
 from collections.abc import AsyncIterator
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,9 +17,10 @@ from visa_proxy.errors import NotFound, RequestError, VisaError, error_body
 from visa_proxy.llm.http import new_session
 from visa_proxy.policy.config import ServerConfig
 from visa_proxy.policy.resolve import PolicySet
+from visa_proxy.policy.spaces import measured_space
 from visa_proxy.policy.watch import PolicyWatcher
 from visa_proxy.server.call import new_request_id
-from visa_proxy.server.components import Components, check_installed, needs_shield
+from visa_proxy.server.components import Components, Instruments, check_installed, needs_shield
 from visa_proxy.server.deadlines import Deadlines
 from visa_proxy.server.endpoints import check_addresses, open_bases
 from visa_proxy.server.engine import named
@@ -38,20 +38,26 @@ class Proxy:
     """The ASGI app. Its lifespan opens what it needs and closes it; between the two `gateway` is set."""
 
     def __init__(
-        self, config: ServerConfig, *, encoder: Any = None, state: State | None = None, inner: App | None = None
+        self,
+        config: ServerConfig,
+        *,
+        instruments: Instruments | None = None,
+        state: State | None = None,
+        inner: App | None = None,
     ) -> None:
-        """Raises ConfigError when the policies cannot be loaded, MissingExtra when they need what is not installed.
+        """Raises ConfigError when the spaces or policies cannot be loaded, MissingExtra when they need what is not installed.
 
-        `encoder`: a SentenceEncoder to share. `state`: shared with other processes; None: this one serves alone.
+        `instruments`: loaded ones to share. `state`: shared with other processes; None: this one serves alone.
         `inner`: the app of the server we run in, which addresses `inner: true` mean.
         """
         check_addresses(config, inner=inner is not None)
         self._inner = inner
         self._config = config
-        self._encoder = encoder
+        self._instruments = instruments
         self._state = state or of_this_process()
         self._traced = wanted(os.environ)
-        self._watcher = PolicyWatcher(config.policies, bases=config.bases, on_change=self._changed)
+        space = measured_space(config.detector.spaces)
+        self._watcher = PolicyWatcher(config.policies, bases=config.bases, space=space, on_change=self._changed)
         if needs_shield(self._watcher.current):
             check_installed(config)
         self.gateway: Gateway | None = None
@@ -108,7 +114,7 @@ class Proxy:
             session = await stack.enter_async_context(new_session())
             watcher = await stack.enter_async_context(self._watcher)
             models, owner = named(watcher.current), self._state.owner
-            components = Components(self._config, session, self._encoder, models=models, inner=self._inner, owner=owner)
+            components = Components(self._config, session, self._instruments, models=models, inner=self._inner, owner=owner)
             stack.push_async_callback(components.close)
             self._announce(watcher.current)
             if self._inner is not None:
@@ -127,9 +133,11 @@ class Proxy:
             yield
 
 
-def create_app(config: ServerConfig, *, encoder: Any = None, state: State | None = None, inner: App | None = None) -> Proxy:
+def create_app(
+    config: ServerConfig, *, instruments: Instruments | None = None, state: State | None = None, inner: App | None = None
+) -> Proxy:
     """The proxy as an ASGI app; see `Proxy`. Raises ConfigError when the policies cannot be loaded."""
-    return Proxy(config, encoder=encoder, state=state, inner=inner)
+    return Proxy(config, instruments=instruments, state=state, inner=inner)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from visa_proxy.detector.base import Detector
 from visa_proxy.errors import ConfigError
+from visa_proxy.facts.base import FactAnalyzer
 from visa_proxy.llm.http import new_session
+from visa_proxy.llm.instrument import Open, Settings, not_opened
 from visa_proxy.optional import installed
 from visa_proxy.policy.config import BUNDLED, ComponentConfig, Endpoint, Inner, ServerConfig, load_config
 from visa_proxy.policy.resolve import PolicySet
@@ -21,8 +24,18 @@ from visa_proxy.server.endpoints import open_endpoint
 from visa_proxy.server.engine import Engine, EngineState, Owner, named
 from visa_proxy.server.types import App
 from visa_proxy.shield.pipeline import Shield
+from visa_proxy.translator.base import Translator
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What measures: the three components beside the rewriter. Safe to share between proxies of one process."""
+
+    detector: Detector
+    translator: Translator
+    facts: FactAnalyzer
 
 
 class Components:
@@ -32,19 +45,19 @@ class Components:
         self,
         config: ServerConfig,
         session: Any,
-        encoder: Any = None,
+        instruments: Instruments | None = None,
         *,
         models: frozenset[str] = frozenset(),
         inner: App | None = None,
         owner: Owner | None = None,
     ) -> None:
-        """`encoder`: a SentenceEncoder to share; None loads one when it is needed. `models`: of the rewriter, that policies name.
+        """`instruments`: loaded ones to share; None loads them when they are needed. `models`: of the rewriter, that policies name.
 
         `inner`: the app of the server we run in. `owner`: another process that keeps the rewriter's server; None: this one does.
         """
         self._config = config
         self._session = session
-        self._encoder = encoder
+        self._instruments = instruments
         self._loading: asyncio.Task[Shield] | None = None
         self._inner = inner
         self._models = models
@@ -109,8 +122,10 @@ class Components:
 
     async def _load(self) -> Shield:
         rewriter = await self._rewriter()
-        detector, translator, facts = await asyncio.to_thread(self._encoders)
-        return Shield(detector, translator, facts, rewriter)
+        found = self._instruments
+        if found is None:
+            found = await asyncio.to_thread(self._load_instruments)
+        return Shield(found.detector, found.translator, found.facts, rewriter)
 
     async def _rewriter(self) -> ChatRewriter:
         if self.engine is not None:  # of an attempt to load that failed later on
@@ -133,19 +148,22 @@ class Components:
             return self._owner.served().get(model, model)
         return model if self.engine is None else self.engine.state.served.get(model, model)
 
-    def _encoders(self) -> tuple[Any, Any, Any]:
+    def _load_instruments(self) -> Instruments:
         # Imported here: they bring torch along, and a pass-through proxy has no use for it.
         from visa_proxy.detector.load import load_detector
-        from visa_proxy.encoder.minilm import SentenceEncoder
         from visa_proxy.facts.load import load_facts
         from visa_proxy.translator.load import load_translator
 
-        encoder = self._encoder or SentenceEncoder()
-        return (
-            load_detector(_section(self._config.detector), encoder),
-            load_translator(_section(self._config.translator), encoder),
-            load_facts(_section(self._config.facts), encoder),
+        config = self._config
+        return Instruments(
+            load_detector(_settings(config.detector), self._opener("detector", config.detector)),
+            load_translator(_settings(config.translator), self._opener("translator", config.translator)),
+            load_facts(_section(config.facts)),
         )
+
+    def _opener(self, name: str, component: ComponentConfig) -> Open:
+        address = component.endpoint
+        return not_opened if address is None else lambda: open_endpoint(address, self._session, name=name)
 
 
 def needs_shield(policies: PolicySet) -> bool:
@@ -171,7 +189,17 @@ def check_installed(config: ServerConfig) -> None:
 
 
 def _section(component: ComponentConfig) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(component).items() if value != BUNDLED}
+    return {"kind": component.kind} | ({} if component.path == BUNDLED else {"path": component.path})
+
+
+def _settings(component: ComponentConfig) -> Settings:
+    return Settings(
+        kind=component.kind,
+        path=None if component.path == BUNDLED else Path(component.path),
+        spaces=component.spaces,
+        model=(component.endpoint.model or "") if component.endpoint is not None else "",
+        explain=component.explain,
+    )
 
 
 def _report(task: asyncio.Task[Shield]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from visa_proxy.errors import ConfigError
 from visa_proxy.llm.base import Endpoint
@@ -11,6 +12,8 @@ from visa_proxy.llm.http import HttpEndpoint
 from visa_proxy.optional import installed
 from visa_proxy.policy import config
 from visa_proxy.server.types import App
+
+_LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 def open_endpoint(address: config.Base, session: Any, *, inner: App | None = None, name: str = "base model") -> Endpoint:
@@ -40,7 +43,10 @@ def open_bases(bases: Mapping[str, config.Base], session: Any, *, inner: App | N
 
 
 def check_addresses(given: config.ServerConfig, *, inner: bool) -> None:
-    """Raises ConfigError for an address inside a server that we do not run in, MissingExtra for LiteLLM where it is not installed."""
+    """Raises ConfigError for an address that cannot be right, MissingExtra for LiteLLM where it is not installed.
+
+    Those are addresses inside a server that we do not run in, and a detector or translator at the port that we listen on ourselves.
+    """
     places = [(f"bases.{name}", address) for name, address in given.bases.items()]
     if given.rewriter.endpoint is not None:
         places.append(("rewriter", given.rewriter.endpoint))
@@ -49,5 +55,17 @@ def check_addresses(given: config.ServerConfig, *, inner: bool) -> None:
         raise ConfigError(
             [f"{place}: inner: true is for a proxy that runs inside vLLM; allowed here: url, or litellm" for place in outside]
         )
+    instruments = {"detector": given.detector.endpoint, "translator": given.translator.endpoint}
+    own = [name for name, address in instruments.items() if address is not None and _is_own(address.url, given.port)]
+    if own and not inner:  # the server that we run in listens on a port of its own
+        raise ConfigError(
+            [f"{name}.url: port {given.port} of this machine is the proxy's own; allowed: another server" for name in own]
+        )
     if any(isinstance(address, config.LiteLLM) for _, address in places):
         installed("litellm", extra="litellm")
+
+
+def _is_own(url: str, port: int) -> bool:
+    parts = urlsplit(url)
+    given = parts.port or (443 if parts.scheme == "https" else 80)
+    return (parts.hostname or "").rstrip(".") in _LOOPBACK and given == port

@@ -52,6 +52,7 @@ class Plan:
             target=self.profile.target,
             settings=self.tenant.shield,
             instructions=self.instructions,
+            bounds=self.tenant.bounds,
             model=self.tenant.rewriter_model,
             stops=self.request.stops,
         )

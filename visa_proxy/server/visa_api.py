@@ -31,6 +31,8 @@ class DetectBody(_Body):
     """What to measure."""
 
     answer: Text
+    explain: bool = False
+    """Whether the answer is to say where the values come from, as far as the detector knows."""
 
 
 class TranslateBody(_Body):
@@ -54,15 +56,25 @@ Model = TypeVar("Model", bound=_Body)
 
 
 async def detect(call: Call, gateway: Gateway, tenant: Tenant) -> None:
-    """{query?, answer} → {space, values}."""
+    """{query?, answer, explain?} → {space, values, confidence, sentences?, explanation?}; the last two where asked for and known."""
     body = await _read(call, gateway, tenant, DetectBody)
     detector = _shield(gateway).detector
-    vector = await detector.detect(body.query, body.answer)
-    await call.respond_json({"object": "visa.detection", "space": detector.space.name, "values": vector.to_dict()})
+    reading = await detector.detect(body.query, body.answer)
+    data: dict[str, Any] = {
+        "object": "visa.detection",
+        "space": detector.space.name,
+        "values": reading.values.to_dict(),
+        "confidence": {name: round(sure, 4) for name, sure in reading.confidence.items()},
+    }
+    if body.explain and reading.sentences:
+        data["sentences"] = [{"text": each.sentence, "values": each.values.to_dict()} for each in reading.sentences]
+    if body.explain and reading.explanation:
+        data["explanation"] = reading.explanation
+    await call.respond_json(data)
 
 
 async def translate(call: Call, gateway: Gateway, tenant: Tenant) -> None:
-    """{query?, answer?, instruction} → {space, offset, confidence}."""
+    """{query?, answer?, instruction} → {space, offset, confidence, language?}; bounded by the policy; the last where the translator tells."""
     body = await _read(call, gateway, tenant, TranslateBody)
     translator = _shield(gateway).translator
     result = await translator.translate(body.query, body.answer, body.instruction)
@@ -70,8 +82,9 @@ async def translate(call: Call, gateway: Gateway, tenant: Tenant) -> None:
         {
             "object": "visa.translation",
             "space": translator.space.name,
-            "offset": result.offset.to_dict(),
+            "offset": result.offset.bounded(tenant.bounds).to_dict(),
             "confidence": round(result.confidence, 4),
+            **({"language": result.language} if result.language else {}),
         }
     )
 
@@ -81,7 +94,14 @@ async def rewrite(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     body = await _read(call, gateway, tenant, RewriteBody)
     shield = _shield(gateway)
     target, instructions, name = _wanted(body, tenant, shield.detector.space)
-    brief = Brief(query=body.query, target=target, settings=tenant.shield, instructions=instructions, model=tenant.rewriter_model)
+    brief = Brief(
+        query=body.query,
+        target=target,
+        settings=tenant.shield,
+        instructions=instructions,
+        bounds=tenant.bounds,
+        model=tenant.rewriter_model,
+    )
     adaptation = await rewrite_whole(shield, brief, body.answer)
     visa = {"tenant": tenant.name, "profile": name, **adaptation.trace.to_dict()}
     call.visa[b"x-visa-status"] = adaptation.trace.status
@@ -111,7 +131,7 @@ def _wanted(body: RewriteBody, tenant: Tenant, space: Space) -> tuple[Target | N
     unknown = sorted(set(body.values or {}) - set(space.names))
     if unknown:
         raise RequestError(f"unknown value {unknown[0]!r}; allowed: {', '.join(space.names)}", param=f"values.{unknown[0]}")
-    target = None if body.values is None else Target(body.mode, ValueVector.of(space, body.values))
+    target = None if body.values is None else Target(body.mode, ValueVector.of(space.covering(body.values), body.values))
     return target, () if body.instruction is None else (body.instruction,), None
 
 

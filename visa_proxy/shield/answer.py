@@ -29,7 +29,9 @@ HEADLINE: Final = 80
 """Characters told of each of them."""
 
 
-_HUNG: Final = frozenset(("fallback:timeout", "fallback:rewriter-timeout"))
+_HUNG: Final = frozenset(("fallback:timeout", "fallback:rewriter-timeout", "fallback:detector", "fallback:translator"))
+"""What one window has waited for in vain, the next would wait for again; an instrument that is down or garbles says so after its own
+retry."""
 
 T = TypeVar("T")
 Rewrite = Callable[[str], Awaitable[Adaptation]]
@@ -178,10 +180,11 @@ class Answer:
     async def _measure(self, whole: Trace, base: str) -> None:
         detector, query = self._shield.detector, self._brief.query[:MAX_QUERY]
         with whole.stage("report"):
-            before = await detector.detect(query, base)
-            target = (await self._aim.settle(base, whole)).resolve(before)
-            after = await detector.detect(query, self.text) if whole.status == "adapted" else None
-        whole.before, whole.target, whole.after = before, target, after
+            target = await self._aim.settle(base, whole)
+            space = target.values.space
+            before = (await detector.detect(query, base)).values.within(space)
+            after = (await detector.detect(query, self.text)).values.within(space) if whole.status == "adapted" else None
+        whole.before, whole.target, whole.after = before, target.resolve(before), after
 
     def _start(self, windows: list[Window]) -> Part:
         loop = asyncio.get_running_loop()

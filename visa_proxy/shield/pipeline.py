@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from visa_proxy.detector.base import Detector
-from visa_proxy.errors import RewriteRefused, RewriterError
+from visa_proxy.errors import InstrumentError, RewriteRefused, RewriterError
 from visa_proxy.facts.base import FactAnalyzer
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.base import NO_CONTEXT, SAMPLING, Context, Rewriter, RewriteRequest
@@ -41,7 +41,9 @@ class Brief:
     """None: no offset but that of the instructions."""
     settings: Settings
     instructions: Sequence[str] = ()
-    """Plain words, translated into offsets that add up."""
+    """Plain words, translated into offsets that are bounded, each by itself, and add up."""
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Dimension to the least and the greatest offset of an instruction; `target` is not bounded."""
     model: str | None = None
     """Model or LoRA adapter of the rewriter; None: its own."""
     stops: Sequence[str] = ()
@@ -60,16 +62,18 @@ class Aim:
     """The target of one answer before anything is measured: translated once, by the first of its windows that asks."""
 
     def __init__(self, translator: Translator, space: Space, brief: Brief) -> None:
+        """`space`: all that is measured."""
         self._translator = translator
+        self._space = space
         self._brief = brief
-        self._target = Target("offset", ValueVector.zero(space)) if brief.target is None else brief.target
+        self._target = Target("offset", ValueVector.zero(space.covering(()))) if brief.target is None else brief.target
         self._settled = not brief.instructions
         self._lock = asyncio.Lock()
         self.confidence: float | None = None
         """The smallest of the translations; None without instructions."""
 
     async def settle(self, text: str, trace: Trace) -> Target:
-        """The profile's target with the offsets of the instructions added."""
+        """The profile's target with the bounded offsets of the instructions added, in the smallest space that has the dimensions of both."""
         if not self._settled:
             async with self._lock:
                 if not self._settled:
@@ -83,9 +87,15 @@ class Aim:
         found = [await self._translator.translate(query, text, instruction) for instruction in self._brief.instructions]
         for translation in found:
             if translation.confidence >= MIN_CONFIDENCE:
-                self._target = Target(self._target.mode, self._target.values.offset(translation.offset))
+                self._target = Target(self._target.mode, self._added(translation.offset.bounded(self._brief.bounds)))
         self.confidence = min(translation.confidence for translation in found)
         self._settled = True
+
+    def _added(self, offset: ValueVector) -> ValueVector:
+        values = self._target.values
+        asked = [name for name, level in zip(offset.space.names, offset.array, strict=True) if level]
+        common = self._space.covering([*values.space.names, *asked])
+        return values.widened(common).offset(ValueVector.of(common, {name: offset[name] for name in asked}))
 
 
 class Shield:
@@ -121,6 +131,8 @@ class Shield:
             trace.status, text = "fallback:timeout", None
         except RewriterError as error:
             trace.status, text = f"fallback:rewriter-{error.reason}", None
+        except InstrumentError as error:
+            trace.status, text = f"fallback:{error.instrument}", None
         except Exception as error:  # the base's answer is at hand: no fault of ours may cost the client that answer
             # The message of a foreign exception may quote the text, so only its type is logged.
             logger.error("shield failed: %s", type(error).__name__, exc_info=logger.isEnabledFor(logging.DEBUG))
@@ -173,7 +185,8 @@ class _Job:
             trace.status = "skipped:unclear-instruction" if self._brief.instructions else "skipped:no-offset"
             return None
         with trace.stage("detect"):
-            trace.before = await self._shield.detector.detect(self._query, self._answer)
+            reading = await self._shield.detector.detect(self._query, self._answer)
+            trace.before = reading.values.within(target.values.space)
         trace.target = target.resolve(trace.before)
         if trace.before.cosine(trace.target) >= self._settings.skip_above:
             trace.status = "aligned"

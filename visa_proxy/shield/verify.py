@@ -43,7 +43,10 @@ class Verifier:
         settings: Settings,
         stops: Sequence[str] = (),
     ) -> Verdict:
-        """`candidate` still holds its placeholders; a verified verdict's `text` has the spans back in place."""
+        """`candidate` still holds its placeholders; a verified verdict's `text` has the spans back in place.
+
+        `before` and `target` are of one space, and so is what the verdict says of the values afterwards.
+        """
         if not protected.intact(candidate):
             return Verdict("placeholders")
         text = _like(original, protected.restore(candidate))
@@ -52,7 +55,7 @@ class Verifier:
         # The client asked never to see these; the base kept to it, so has the rewrite.
         if any(stop in text and stop not in original for stop in stops):
             return Verdict("stop")
-        after = await self._detector.detect(query, text)
+        after = (await self._detector.detect(query, text)).values.within(target.space)
         similarity = after.cosine(target)
         gain = similarity - before.cosine(target)
         if gain <= 0 or gain < settings.min_gain:

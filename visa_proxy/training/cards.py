@@ -1,4 +1,4 @@
-"""Rows and files of a MODEL_CARD."""
+"""The MODEL_CARD beside a file of weights."""
 
 from __future__ import annotations
 
@@ -6,23 +6,6 @@ import importlib.resources
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-
-from visa_proxy.training.heads import bootstrap
-
-
-def cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """In [-1, 1]; 0 when either vector is zero."""
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norm if norm > 1e-12 else 0.0
-
-
-def figure(name: str, values: Sequence[float], clusters: Sequence[object]) -> str:
-    """A table row: what, n, mean, 95 % bootstrap interval over clusters."""
-    mean, low, high = bootstrap(values, clusters)
-    return f"| {name} | {len(values)} | {mean:.3f} | {low:.3f} to {high:.3f} |"
 
 
 def write_card(out: Path, template: str, command: Sequence[str], lines: Sequence[str], recipe: str) -> Path:

@@ -1,4 +1,4 @@
-"""Training Ψ (paper, section 3.1, Eq. 1): neutral answers with value phrases in them, and answers labelled by others."""
+"""Training Ψ (paper, section 3.1, Eq. 1): annotated answers, neutral answers with value phrases in them, and answers labelled by others."""
 
 from __future__ import annotations
 
@@ -12,79 +12,147 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from rich.progress import Progress
 
-from visa_proxy.encoder.head import WEIGHTS
-from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.encoder.sentences import split_clauses, split_sentences
+from visa_proxy.detector.encoder import outputs
+from visa_proxy.detector.weights import SCHWARTZ, save_name
+from visa_proxy.encoder.sentences import split_sentences
+from visa_proxy.training.annotated import Annotated, bundled, parts
 from visa_proxy.training.compose import dress, neutral_frame, one_hot
 from visa_proxy.training.corpus import read_dolly
-from visa_proxy.training.heads import Example, FitRecipe, Fitter, encode_all, save_head
+from visa_proxy.training.heads import Array, Example
 from visa_proxy.training.labelled import Labelled, read_fulcra, read_personas
+from visa_proxy.training.loop import Curve
 from visa_proxy.training.phrases import Phrase, Split, phrases
+from visa_proxy.training.stats import cosine
+from visa_proxy.training.summed import SummedModel, SummedRecipe
+from visa_proxy.training.touche import read_touche
 from visa_proxy.values import load_space
 
 FRAMES: Final = (
     "You can", "You should", "Try to", "It helps to", "It is a good idea to", "Start by", "Consider", "Make sure to",
     "One option is to", "It is important to", "The best way is to", "This helps you",
 )  # fmt: skip
+MAX_SENTENCES: Final = 12
 
 
 class DetectorRecipe(BaseModel):
-    """How much of what goes into the detector's training."""
+    """How much of what goes into the detector's training. A weight is what an answer's error counts, 0 leaves the source out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fit: FitRecipe
-    windows: int = Field(3000, ge=1)
+    fit: SummedRecipe
+    repeat: int = Field(2, ge=1)
+    """How often an epoch sees the annotated answers."""
+    windows: int = Field(1500, ge=0)
     """Neutral answers that get phrases."""
-    phrases_per_window: tuple[float, ...] = (0.1, 0.0, 0.5, 0.4)
+    phrases_per_window: tuple[float, ...] = (0.2, 0.4, 0.3, 0.1)
     """Probability of 0, 1, 2, … phrases in an answer."""
-    emphasis: float = Field(4.0, ge=0)
+    phrase_weight: float = Field(0.5, ge=0)
+    tricky_weight: float = Field(1.0, ge=0)
+    fulcra_weight: float = Field(0.5, ge=0)
+    persona_weight: float = Field(0.25, ge=0)
+    touche: int = Field(2500, ge=0)
+    """Arguments of Touché."""
+    touche_weight: float = Field(0.15, ge=0)
+    presence: float = Field(0.6, gt=0, le=1)
+    """The level that stands for "resorts to this value" in Touché's labels, which know no sign and no size."""
+    emphasis: float = Field(2.0, ge=0)
     """The error of a component at level ±1 counts 1 + this much: nine in ten components are 0, and would drown it."""
-    fulcra_weight: float = Field(0.4, ge=0)
-    persona_weight: float = Field(0.5, ge=0)
-    tricky_weight: float = Field(2.0, ge=0)
-
-
-def train(encoder: SentenceEncoder, data: Path, recipe: DetectorRecipe, out: Path, seed: int, cache: Path | None) -> None:
-    """Fits the head and writes `out/head.safetensors`. `cache`: folder for encodings. Raises ConfigError for missing data."""
-    examples = training_examples(data, recipe, seed)
-    texts = [text for e in examples for text in (*e.clauses, *([e.query] if e.query else []))]
-    with Progress() as progress:
-        encodings = encode_all(encoder, texts, progress, cache)
-        fitter = Fitter(encodings, recipe.fit, load_space("schwartz").names, ClippedError(recipe.emphasis), progress)
-        tensors = fitter.fit(examples, seed)
-    save_head(out / WEIGHTS, tensors, load_space("schwartz").names)
+    spread_weight: float = Field(0.05, ge=0)
+    """Of learning how far off the values are likely to be."""
 
 
 @dataclass(frozen=True)
 class ClippedError:
-    """Squared error of the clipped sum; beyond ±1 a tenth of the slope is left, so an overshoot comes back."""
+    """Squared error of the clipped sum; beyond ±1 a tenth of the slope is left, so an overshoot comes back.
+
+    The second half of the outputs learns the size of the error (a normal distribution's), and leaves the first half alone.
+    """
 
     emphasis: float
+    spread_weight: float
 
     def __call__(self, sums: Any, targets: Any, masks: Any, weights: Any) -> Any:
-        clipped = sums.clamp(-1, 1)
-        error = (clipped + 0.1 * (sums - clipped) - targets) ** 2 * (1 + self.emphasis * targets.abs())
-        return ((error * masks).sum(1) * weights).mean()
+        size = targets.shape[1]
+        values, spread = sums[:, :size], sums[:, size:]
+        clipped = values.clamp(-1, 1)
+        error = (clipped + 0.1 * (values - clipped) - targets) ** 2 * (1 + self.emphasis * targets.abs())
+        off = (clipped - targets).detach() ** 2
+        deviation = spread.exp().clamp(0.02, 2.0)
+        doubt = deviation.log() + off / (2 * deviation**2)
+        return (((error + self.spread_weight * doubt) * masks).sum(1) * weights).mean()
+
+
+def train(data: Path, recipe: DetectorRecipe, out: Path, seed: int) -> Curve:
+    """Fits encoder and head together and writes both into `out`; gives (loss, validation score) of every epoch.
+
+    A run that was killed goes on at its last whole epoch. Raises ConfigError for missing data.
+    """
+    space = load_space(SCHWARTZ)
+    examples = training_examples(data, recipe, seed)
+    held = validation_examples(data)
+    model = SummedModel(recipe.fit, outputs(space), ClippedError(recipe.emphasis, recipe.spread_weight), seed)
+    curve = model.fit(examples, held, lambda found: mean_cosine(found, held), out, "detector")
+    model.save(out, save_name(space), spread=f"{calibration(model.outputs(held), held):.4f}")
+    return curve
+
+
+def validation_examples(data: Path) -> list[Example]:
+    """Annotated answers on validation topics, and FULCRA's validation queries."""
+    rows = parts(bundled(load_space(SCHWARTZ)))["validation"]
+    own = [Example(tuple(split_sentences(row.answer)), row.values, np.ones_like(row.values), row.query) for row in rows]
+    return own + [example for row in read_fulcra(data) if row.part == "validation" for example in whole(row)]
+
+
+def mean_cosine(found: Array, examples: Sequence[Example]) -> float:
+    """Over the examples that have a label other than zero."""
+    size = len(examples[0].target)
+    pairs = [(row[:size].clip(-1, 1), e.target) for row, e in zip(found, examples, strict=True) if e.target.any()]
+    return float(np.mean([cosine(row, target) for row, target in pairs]))
+
+
+def calibration(found: Array, examples: Sequence[Example]) -> float:
+    """What the expected errors are to be multiplied with, so that on average they are as large as the real ones."""
+    size = len(examples[0].target)
+    values, spread = found[:, :size].clip(-1, 1), np.exp(found[:, size:].clip(-4, 1))
+    off = np.stack([e.target for e in examples]) - values
+    return float(np.sqrt(np.mean((off / spread) ** 2)))
+
+
+def annotated(rows: Sequence[Annotated], repeat: int) -> Iterator[Example]:
+    """Whole answers, with the label of each sentence where it is known."""
+    for row in rows:
+        sentences = tuple(split_sentences(row.answer))
+        targets, masks = _carried(row, len(sentences))
+        for _ in range(repeat):
+            yield Example(sentences, row.values, np.ones_like(row.values), row.query, 1.0, targets, masks)
 
 
 def training_examples(data: Path, recipe: DetectorRecipe, seed: int) -> list[Example]:
-    """Everything the head learns from; nothing of a held-out part."""
+    """Everything the detector learns from; nothing of a held-out part."""
     order = np.random.default_rng(seed)
+    space = load_space(SCHWARTZ)
     pool = phrases("train")
-    examples = [*dressed(data, recipe, pool, order), *alone(pool)]
-    for row in (row for row in read_fulcra(data) if not row.heldout):
-        examples += _whole(row, recipe.fulcra_weight)
-    for row in (row for row in read_personas(data) if not row.heldout):
-        examples += _whole(row, recipe.persona_weight)
-    nothing = np.zeros(len(load_space("schwartz")), np.float32)
-    return examples + [_sentence(sentence, nothing, weight=recipe.tricky_weight) for sentence in tricky("train")]
+    examples = list(annotated(parts(bundled(space))["train"], recipe.repeat))
+    if recipe.phrase_weight:
+        examples += dressed(data, recipe, pool, order)
+        examples += [_sentence(p.text.strip(" ,"), one_hot(p.value, p.level), weight=recipe.phrase_weight) for p in pool]
+    nothing = np.zeros(len(space), np.float32)
+    examples += [_sentence(sentence, nothing, weight=recipe.tricky_weight) for sentence in tricky("train")]
+    for row in read_fulcra(data):
+        if row.part == "train":
+            examples += whole(row, recipe.fulcra_weight)
+    for row in read_personas(data):
+        if row.part == "train":
+            examples += whole(row, recipe.persona_weight)
+    arguments = read_touche(data, "training")
+    for row in (arguments[i] for i in order.permutation(len(arguments))[: recipe.touche]):
+        examples += whole(row, recipe.touche_weight, recipe.presence)
+    return examples
 
 
 def dressed(data: Path, recipe: DetectorRecipe, pool: Sequence[Phrase], order: np.random.Generator) -> list[Example]:
-    """The sentences of neutral answers, some with phrases in them, each with what it expresses by itself."""
+    """Neutral answers, some with phrases in them."""
     answers = read_dolly(data, "train")
     queue = _endless(pool, order)
     examples: list[Example] = []
@@ -92,14 +160,10 @@ def dressed(data: Path, recipe: DetectorRecipe, pool: Sequence[Phrase], order: n
         answer = answers[position]
         sentences = [_framed(sentence, order) for sentence in split_sentences(answer.text)]
         count = int(order.choice(len(recipe.phrases_per_window), p=recipe.phrases_per_window))
-        texts, parts = dress(sentences, [next(queue) for _ in range(count)], order)
-        examples += [_sentence(text, part, answer.instruction) for text, part in zip(texts, parts, strict=True)]
+        texts, labels = dress(sentences, [next(queue) for _ in range(count)], order)
+        target = np.clip(labels.sum(0), -1, 1).astype(np.float32)
+        examples.append(Example(tuple(texts), target, np.ones_like(target), answer.instruction, recipe.phrase_weight))
     return examples
-
-
-def alone(pool: Sequence[Phrase]) -> list[Example]:
-    """Every phrase by itself."""
-    return [_sentence(phrase.text.strip(" ,"), one_hot(phrase.value, phrase.level)) for phrase in pool]
 
 
 def tricky(split: Split) -> list[str]:
@@ -107,6 +171,19 @@ def tricky(split: Split) -> list[str]:
     source = importlib.resources.files("visa_proxy.training") / "data" / "tricky.yaml"
     sentences: list[str] = yaml.safe_load(source.read_text(encoding="utf-8"))["neutral"]
     return [sentence for i, sentence in enumerate(sentences) if (i % 5 == 4) == (split == "heldout")]
+
+
+def _carried(row: Annotated, count: int) -> tuple[Array, Array]:
+    """A value that one sentence carries alone is that sentence's; how several share one is not known."""
+    targets = np.zeros((count, len(row.values)), np.float32)
+    masks = np.ones_like(targets)
+    for name, places in row.carriers.items():
+        index = row.index[name]
+        targets[list(places), index] = row.values[index]
+        masks[list(places), index] = float(len(places) == 1)
+    unknown = [i for i, name in enumerate(row.space.names) if row.values[i] and name not in row.carriers]
+    masks[:, unknown] = 0.0
+    return targets, masks
 
 
 def _framed(sentence: str, order: np.random.Generator) -> str:
@@ -123,10 +200,11 @@ def _endless(group: Sequence[Phrase], order: np.random.Generator) -> Iterator[Ph
 
 
 def _sentence(text: str, target: NDArray[np.float32], query: str = "", weight: float = 1.0) -> Example:
-    return Example(tuple(split_clauses(text)), target.astype(np.float32), np.ones(len(target), np.float32), query, weight)
+    return Example((text,), target.astype(np.float32), np.ones(len(target), np.float32), query, weight)
 
 
-def _whole(row: Labelled, weight: float) -> Iterator[Example]:
-    clauses = tuple(clause for sentence in split_sentences(row.text)[:12] for clause in split_clauses(sentence))
-    if clauses and weight:
-        yield Example(clauses, row.target, row.mask, row.query, weight)
+def whole(row: Labelled, weight: float = 1.0, scale: float = 1.0) -> Iterator[Example]:
+    """A labelled answer as an example, its levels times `scale`; none for a text without sentences."""
+    sentences = tuple(split_sentences(row.text)[:MAX_SENTENCES])
+    if sentences and weight:
+        yield Example(sentences, row.target * np.float32(scale), row.mask, row.query, weight)

@@ -1,169 +1,213 @@
-"""Held-out figures of a trained detector, for its MODEL_CARD."""
+"""Held-out figures of a detector, beside simple baselines: for its MODEL_CARD and for docs/results."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.resources
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from rich.progress import Progress
 
-from visa_proxy.encoder.head import Head, load_head
+from visa_proxy.detector.encoder import EncoderDetector
+from visa_proxy.detector.weights import load_encoder_detector
 from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.encoder.sentences import split_clauses, split_sentences
-from visa_proxy.training.cards import cosine, figure
+from visa_proxy.encoder.sentences import split_sentences
+from visa_proxy.training.annotated import bundled, parts
+from visa_proxy.training.baselines import Baseline, Lexicon, MeanVector, Ridge
 from visa_proxy.training.compose import dress
-from visa_proxy.training.corpus import Answer, Split, read_dolly
+from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.detector import tricky
-from visa_proxy.training.heads import Array, Encodings, encode_all
-from visa_proxy.training.labelled import read_fulcra
-from visa_proxy.training.phrases import Phrase, phrases
+from visa_proxy.training.heads import Array
+from visa_proxy.training.labelled import Labelled, read_fulcra
+from visa_proxy.training.phrases import phrases
+from visa_proxy.training.stats import cosine, interval, mean_interval, pearson
+from visa_proxy.training.touche import read_touche
 from visa_proxy.values import load_space
 
-SIDES: Final[tuple[Split, ...]] = ("heldout", "train")
-ANSWERS_PER_PHRASE: Final = 2
-NEUTRAL_ANSWERS: Final = 150
-TRAINING_PHRASES: Final = 100
+DETECTOR: Final = "visa-proxy"
+OWN: Final = "annotated answers, unseen topics"
+FULCRA: Final = "FULCRA, unseen queries"
+DRESSED: Final = "unseen phrases in unseen neutral answers"
+QUIET: Final = ("neutral answers", "answers of the demo's sample base", "value words without the value")
+TOUCHE: Final = "Touché23 validation"
+THRESHOLDS: Final = np.linspace(0.02, 0.9, 89)
 
 
 @dataclass(frozen=True)
-class Case:
-    """One held-out answer."""
+class Row(Labelled):
+    """A labelled answer of a report."""
 
-    query: str
-    sentences: tuple[str, ...]
-    target: Array
-    """(10,)"""
-    cluster: str
-    """Cases that share it are not independent: they hold the same phrase, or answer the same query."""
+    cluster: str = ""
+    """Rows that share it are not independent: one topic, one query, one phrase."""
+    kind: str = ""
 
 
-def evaluate(encoder: SentenceEncoder, data: Path, weights: Path, cache: Path | None = None) -> list[str]:
-    """The lines of the card's "Figures" section. `cache` keeps encodings."""
-    head = load_head(weights, load_space("schwartz").names)
-    phrased = {f"{side} phrases": dressed_cases(data, side) for side in SIDES}
-    quiet = {
-        "held-out neutral answers, no phrase": neutral_cases(data),
-        "demo base answers (never trained on)": demo_cases(),
-        "value words without the value, held out": tricky_cases(),
+@dataclass(frozen=True)
+class Judged:
+    """One set of rows, read by one system."""
+
+    rows: Sequence[Row]
+    found: Array
+    """(rows, 10)"""
+    sure: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(rows, 10), the confidence of the detector."""
+
+    @property
+    def wanted(self) -> Array:
+        return np.stack([row.target for row in self.rows])
+
+    def figures(self) -> dict[str, tuple[float, float, float]]:
+        """Name to value and 95 % interval."""
+        found, wanted = self.found, self.wanted
+        spoken = wanted.any(1)
+        cosines = np.array([cosine(a, b) for a, b in zip(found, wanted, strict=True)])
+        large = np.asarray(np.abs(wanted) >= 0.5)
+        same = np.asarray(np.sign(found) == np.sign(wanted))
+        clusters = [row.cluster for row in self.rows]
+
+        def correlations(i: NDArray[np.intp]) -> list[float]:
+            return [pearson(found[i, d], wanted[i, d]) for d in range(found.shape[1])]
+
+        return {
+            "mean cosine": interval(lambda i: float(cosines[i][spoken[i]].mean()), clusters),
+            "sign accuracy": interval(lambda i: float(same[i][large[i]].mean()), clusters),
+            "mean Pearson": interval(lambda i: float(np.nanmean(correlations(i))), clusters, rounds=200),
+            "lowest Pearson": interval(lambda i: float(np.nanmin(correlations(i))), clusters, rounds=200),
+        }
+
+    def pearsons(self) -> dict[str, tuple[float, float, float]]:
+        """Value to correlation and 95 % interval; a value that nobody was labelled with is left out."""
+        found, wanted, clusters = self.found, self.wanted, [row.cluster for row in self.rows]
+
+        def correlation(d: int) -> tuple[float, float, float]:
+            return interval(lambda i: pearson(found[i, d], wanted[i, d]), clusters, rounds=200)
+
+        return {name: correlation(d) for d, name in enumerate(load_space("schwartz").names) if wanted[:, d].any()}
+
+
+def rows_of(data: Path) -> dict[str, list[Row]]:
+    """The held-out rows of every set. Raises ConfigError for missing data."""
+    space = load_space("schwartz")
+    own = parts(bundled(space))["test"]
+    return {
+        OWN: [_row(r.query, r.answer, r.values, r.topic, r.kind) for r in own],
+        FULCRA: [
+            _row(r.query, r.text, r.target, r.query) for r in read_fulcra(data) if r.part == "test" and split_sentences(r.text)
+        ],
+        DRESSED: _dressed(data),
+        QUIET[0]: [_row(a.instruction, a.text, _nothing(), a.instruction) for a in read_dolly(data, "heldout")[:150]],
+        QUIET[1]: _demo(),
+        QUIET[2]: [_row("", sentence, _nothing(), sentence) for sentence in tricky("heldout")],
     }
-    fulcra = fulcra_cases(data)
-    every = [case for cases in (*phrased.values(), *quiet.values(), fulcra) for case in cases]
-    with Progress() as progress:
-        texts = (text for case in every for text in (case.query or "-", *_clauses(case)))
-        encodings = encode_all(encoder, texts, progress, cache)
-    lines: list[str] = []
-    for name, cases in phrased.items():
-        lines += _signed(f"{name} in held-out neutral answers", cases, measure(head, encodings, cases))
-    for name, cases in quiet.items():
-        lines += _quiet(name, cases, measure(head, encodings, cases))
-    lines += _signed("FULCRA, held-out queries", fulcra, measure(head, encodings, fulcra))
-    mean = np.mean([row.target for row in read_fulcra(data) if not row.heldout], axis=0)
-    baseline = [cosine(mean, case.target) for case in fulcra]
-    clusters = [case.cluster for case in fulcra]
-    return [*lines, figure("FULCRA, held-out queries: cosine of predicting the training mean", baseline, clusters)]
 
 
-def measure(head: Head, encodings: Encodings, cases: Sequence[Case]) -> NDArray[np.float64]:
-    """(cases, 10): as `EncoderDetector` measures them."""
-    rows = np.zeros((len(cases), len(load_space("schwartz"))))
-    for row, case in zip(rows, cases, strict=True):
-        query = encodings.encoded(case.query) if case.query else None
-        for clause in _clauses(case):
-            row += head(encodings.encoded(clause), query)
-    return np.clip(rows, -1, 1)
+def read(detector: EncoderDetector, rows: Sequence[Row]) -> Judged:
+    """What the detector says of `rows`, through the call that serving makes."""
+
+    async def all_of() -> list[Any]:
+        return [await detector.detect(row.query, row.text) for row in rows]
+
+    readings = asyncio.run(all_of())
+    found = np.stack([reading.values.array for reading in readings]).astype(np.float32)
+    sure = np.array([[reading.confidence[name] for name in detector.space.names] for reading in readings], np.float32)
+    return Judged(rows, found, sure)
 
 
-def _clauses(case: Case) -> list[str]:
-    return [clause for sentence in case.sentences for clause in split_clauses(sentence)]
+def baselines(data: Path, encoder: SentenceEncoder) -> dict[str, list[Baseline]]:
+    """For the two signed sets, each trained on that set's training part."""
+    space = load_space("schwartz")
+    own = [_row(r.query, r.answer, r.values, r.topic) for r in parts(bundled(space))["train"]]
+    fulcra = [r for r in read_fulcra(data) if r.part == "train" and split_sentences(r.text)]
+    lexicon = Lexicon(data, space)
+    return {name: [MeanVector(train), lexicon, Ridge(encoder, train)] for name, train in ((OWN, own), (FULCRA, fulcra))}
 
 
-def dressed_cases(data: Path, split: Split, seed: int = 0) -> list[Case]:
-    """Held-out neutral answers, each with one phrase of `split`, and every other one with a second phrase."""
-    order = np.random.default_rng(seed)
-    pool = list(phrases(split))
-    answers = read_dolly(data, "heldout")
-    if split == "train":
-        pool = [pool[i] for i in order.permutation(len(pool))[:TRAINING_PHRASES]]
-    cases: list[Case] = []
-    for number, phrase in enumerate(phrase for phrase in pool for _ in range(ANSWERS_PER_PHRASE)):
-        second = [pool[order.integers(len(pool))]] if number % 2 else []
-        case = _dressed(answers[order.integers(len(answers))], [phrase, *second], order)
-        if case is not None:
-            cases.append(case)
-    return cases
+@dataclass(frozen=True)
+class Presence:
+    """Touché23: is a value there at all, |v| above a threshold that its training part chose."""
+
+    f1: Mapping[str, float]
+    macro: tuple[float, float, float]
+    """Mean of the ten, with its 95 % interval over conclusions."""
+    thresholds: Mapping[str, float]
 
 
-def _dressed(answer: Answer, chosen: list[Phrase], order: np.random.Generator) -> Case | None:
-    texts, parts = dress(split_sentences(answer.text), chosen, order)
-    target: Array = np.clip(parts.sum(0), -1, 1)
-    return Case(answer.instruction, tuple(texts), target, chosen[0].text) if target.any() else None
-
-
-def neutral_cases(data: Path) -> list[Case]:
-    answers = read_dolly(data, "heldout")[:NEUTRAL_ANSWERS]
-    return [_zero(answer.instruction, split_sentences(answer.text)) for answer in answers]
-
-
-def demo_cases() -> list[Case]:
-    """The answers the demo's sample base replays; none where the demo is not installed."""
-    source = importlib.resources.files("visa_proxy") / "demo" / "data" / "answers.yaml"
-    if not source.is_file():
-        return []
-    rows = yaml.safe_load(source.read_text(encoding="utf-8"))
-    return [_zero(row["question"], split_sentences(row["answer"])) for row in rows]
-
-
-def tricky_cases() -> list[Case]:
-    return [_zero("", [sentence]) for sentence in tricky("heldout")]
-
-
-def fulcra_cases(data: Path) -> list[Case]:
-    rows = (row for row in read_fulcra(data) if row.heldout and row.target.any())
-    cases = (Case(row.query, tuple(split_sentences(row.text)), row.target, row.query) for row in rows)
-    return [case for case in cases if case.sentences]
-
-
-def _zero(query: str, sentences: Sequence[str]) -> Case:
-    return Case(query, tuple(sentences), np.zeros(len(load_space("schwartz")), np.float32), query or sentences[0])
-
-
-def _signed(name: str, cases: Sequence[Case], found: NDArray[np.float64]) -> list[str]:
-    clusters = [case.cluster for case in cases]
-    wanted = np.array([case.target for case in cases])
-    spoken = wanted != 0
-    signs = [float((np.sign(row[on]) == np.sign(t[on])).mean()) for row, t, on in zip(found, wanted, spoken, strict=True)]
-    other = [float(np.abs(row[~on]).mean()) for row, on in zip(found, spoken, strict=True) if (~on).any()]
-    cosines = [cosine(row, target) for row, target in zip(found, wanted, strict=True)]
+def presence(detector: EncoderDetector, data: Path, limit: int = 2000) -> Presence:
+    """Thresholds from `limit` training arguments, F1 on the validation arguments."""
     names = load_space("schwartz").names
-    pearson = ", ".join(
-        f"{label} {np.corrcoef(found[:, i], wanted[:, i])[0, 1]:.2f}"
-        for i, label in enumerate(names)
-        if wanted[:, i].std() > 0 and found[:, i].std() > 0
+    train, test = (
+        [_row(r.query, r.text, r.target, r.query) for r in read_touche(data, part)] for part in ("training", "validation")
     )
-    return [
-        figure(f"{name}: cosine", cosines, clusters),
-        figure(f"{name}: sign accuracy on the values that are there", signs, clusters),
-        figure(f"{name}: mean abs. of the values that are not", other, clusters) if len(other) == len(cases) else "",
-        f"| {name}: Pearson a value | {len(cases)} | {pearson} | |",
-    ]
+    train, test = [r for r in train if split_sentences(r.text)][:limit], [r for r in test if split_sentences(r.text)]
+    size, there = np.abs(read(detector, train).found), np.stack([r.target for r in train]) > 0
+    cuts = [_best_cut(size[:, d], there[:, d]) for d in range(len(names))]
+    found, wanted = np.abs(read(detector, test).found) > np.array(cuts), np.stack([r.target for r in test]) > 0
+    each = {name: _f1(found[:, d], wanted[:, d]) for d, name in enumerate(names)}
+    macro = interval(
+        lambda i: float(np.mean([_f1(found[i, d], wanted[i, d]) for d in range(len(names))])),
+        [r.cluster for r in test],
+        rounds=200,
+    )
+    return Presence(each, macro, dict(zip(names, cuts, strict=True)))
 
 
-def _quiet(name: str, cases: Sequence[Case], found: NDArray[np.float64]) -> list[str]:
-    if not cases:
-        return []
-    clusters = [case.cluster for case in cases]
-    return [
-        figure(f"{name}: mean abs. component", [float(np.abs(row).mean()) for row in found], clusters),
-        figure(f"{name}: norm", [float(np.linalg.norm(row)) for row in found], clusters),
-        figure(
-            f"{name}: share with a component beyond 0.25",
-            [float((np.abs(row) > 0.25).any()) for row in found],
-            clusters,
-        ),
-    ]
+def card(data: Path, folder: Path) -> list[str]:
+    """The lines of the card's "Figures" section."""
+    detector = load_encoder_detector(folder)
+    lines: list[str] = []
+    for name, rows in rows_of(data).items():
+        judged = read(detector, rows)
+        if name in QUIET:
+            norms = np.linalg.norm(judged.found, axis=1)
+            lines.append(line(f"{name}: norm", len(rows), mean_interval(norms, [r.cluster for r in rows])))
+            continue
+        lines += [line(f"{name}: {what}", len(rows), figure) for what, figure in judged.figures().items()]
+    return [*lines, line(f"{TOUCHE}: macro-F1 of presence", 0, presence(detector, data).macro)]
+
+
+def line(what: str, count: int, figure: tuple[float, float, float]) -> str:
+    """A row of a table."""
+    return f"| {what} | {count or ''} | {figure[0]:.3f} | {figure[1]:.3f} to {figure[2]:.3f} |"
+
+
+def _dressed(data: Path) -> list[Row]:
+    order = np.random.default_rng(0)
+    answers = read_dolly(data, "heldout")
+    pool = list(phrases("heldout"))
+    rows = []
+    for number, phrase in enumerate(pool):
+        answer = answers[order.integers(len(answers))]
+        second = [pool[order.integers(len(pool))]] if number % 2 else []
+        texts, labels = dress(split_sentences(answer.text), [phrase, *second], order)
+        target = np.clip(labels.sum(0), -1, 1).astype(np.float32)
+        if target.any():
+            rows.append(_row(answer.instruction, " ".join(texts), target, phrase.text))
+    return rows
+
+
+def _demo() -> list[Row]:
+    source = importlib.resources.files("visa_proxy") / "demo" / "data" / "answers.yaml"
+    rows = yaml.safe_load(source.read_text(encoding="utf-8"))
+    return [_row(row["question"], row["answer"], _nothing(), row["question"]) for row in rows]
+
+
+def _row(query: str, text: str, target: Array, cluster: str, kind: str = "") -> Row:
+    return Row(query, text, target, np.ones_like(target), "test", cluster, kind)
+
+
+def _nothing() -> Array:
+    return np.zeros(len(load_space("schwartz")), np.float32)
+
+
+def _best_cut(size: Array, there: NDArray[np.bool_]) -> float:
+    return float(max(THRESHOLDS, key=lambda cut: _f1(size > cut, there)))
+
+
+def _f1(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
+    both = float((found & wanted).sum())
+    return 2 * both / max(1.0, float(found.sum() + wanted.sum()))

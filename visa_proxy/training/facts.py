@@ -1,80 +1,88 @@
-"""Trains the fact analyzer's entailment head on frozen token states (paper, section 3.2.2)."""
+"""Training the fact analyzer: encoder layers and entailment head together (paper, section 3.2.2)."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import BaseModel, ConfigDict, Field
 
-from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.errors import ConfigError
-from visa_proxy.facts.head import Tensors, initial, logits, pad
-from visa_proxy.facts.nli import EntailmentAnalyzer, read_weights
+from visa_proxy.encoder.adapted import digest
+from visa_proxy.facts.head import Tensors, initial, logits
+from visa_proxy.facts.lexical import features
+from visa_proxy.facts.nli import EntailmentAnalyzer
 from visa_proxy.optional import need
 from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.facts_data import Pair, read_conjnli, read_mnli, read_snli, sentences_of, synthetic_pairs
-from visa_proxy.training.facts_report import cases, compare_all
-from visa_proxy.training.token_store import TokenStore
+from visa_proxy.training.facts_report import auroc, cases, compare_all
+from visa_proxy.training.facts_written import Claim, written_claims
+from visa_proxy.training.loop import Curve, LoopRecipe, fit
+from visa_proxy.training.tuned import TunedEncoder
 
-_PUBLIC = frozenset({"snli", "mnli", "conjnli"})
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """`recipes/facts.yaml`; each field is explained there."""
-
-    groups: int
-    negatives: int
-    snli: int
-    mnli: int
-    conjnli: int
-    public_weight: float
-    validation: float
-    validation_groups: int
-    epochs: int
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    dropout: float
-    label_smoothing: float
-    honest_pass: float
+PASS: Final = 0.6
+"""The consistency that honest rewrites are calibrated to reach."""
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Raises ConfigError for a file that is not exactly a recipe."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError([f"{path}: cannot read the recipe: {error}"]) from error
-    names = {field.name for field in fields(Recipe)}
-    if not isinstance(data, dict) or set(data) != names:
-        raise ConfigError([f"{path}: a facts recipe has exactly the keys {', '.join(sorted(names))}"])
-    wrong = [name for name, value in data.items() if not isinstance(value, int | float) or value < 0]
-    if wrong:
-        raise ConfigError([f"{path}: {name}: must be a number of at least 0" for name in wrong])
-    return Recipe(**data)
+class FactsRecipe(BaseModel):
+    """How much of what goes into the fact analyzer's training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fit: LoopRecipe
+    groups: int = Field(1200, ge=1)
+    """Sentences of neutral answers to build framings and perturbations around."""
+    negatives: int = Field(4, ge=1)
+    """Perturbations a sentence."""
+    snli: int = Field(4000, ge=0)
+    mnli: int = Field(3000, ge=0)
+    conjnli: int = Field(500, ge=0)
+    """Pairs of the public sets."""
+    public_weight: float = Field(0.4, ge=0)
+    """Of a public pair in the loss; a pair of our own weighs 1."""
+    written_repeat: int = Field(2, ge=0)
+    """How often an epoch sees the written rewrites."""
+    written_weight: float = Field(1.0, ge=0)
+    validation: float = Field(0.06, gt=0, lt=0.5)
+    """Share of the neutral answers kept for choosing the epoch and for calibration."""
+    validation_groups: int = Field(100, ge=1)
+    label_smoothing: float = Field(0.02, ge=0, lt=0.5)
+    honest_pass: float = Field(0.97, gt=0, lt=1)
+    """Calibration: so many honest rewrites of the validation answers reach a consistency of 0.6."""
 
 
 @dataclass(frozen=True)
 class Examples:
     """What training sees. Phrases and topics are those of the train split throughout."""
 
-    train: list[Pair]
-    validation: list[Pair]
+    train: list[Claim]
+    validation: list[Claim]
     documents: list[list[str]]
-    """The validation documents, as sentences, for calibration."""
+    """The validation answers, as sentences, for calibration."""
 
 
-def examples(data: Path, recipe: Recipe, seed: int) -> Examples:
-    """Public pairs plus framings and perturbations of training documents."""
+def train(data: Path, recipe: FactsRecipe, out: Path, seed: int) -> Curve:
+    """Fits, calibrates and writes `out/layers.safetensors` and `out/model.safetensors`; gives (loss, AUROC) of every epoch.
+
+    A run that was killed goes on at its last whole epoch. Raises ConfigError for missing data.
+    """
+    examples_ = examples(data, recipe, seed)
+    model = EntailmentModel(recipe, examples_.validation, seed)
+    curve = fit(model, examples_.train, recipe.fit, out, seed, "facts")
+    found = model.scores(examples_.validation)
+    factor = temperature(found, examples_.validation)
+    model.save(out, factor, float(np.log(PASS / (1 - PASS))) / factor)
+    model.save(out, factor, _honest_cut(out, examples_.documents, recipe, seed) / factor)
+    return curve
+
+
+def examples(data: Path, recipe: FactsRecipe, seed: int) -> Examples:
+    """Public pairs, framings and perturbations of neutral answers, and written rewrites."""
     documents = [d for d in sentences_of(read_dolly(data, "train")) if d]
     kept = frozenset(random.Random(seed).sample(range(len(documents)), int(len(documents) * recipe.validation)))
     held = [documents[i] for i in sorted(kept)]
@@ -83,152 +91,107 @@ def examples(data: Path, recipe: Recipe, seed: int) -> Examples:
         *_draw(read_mnli(data, "train"), recipe.mnli, seed),
         *_draw(read_conjnli(data), recipe.conjnli, seed),
     ]
-    own = synthetic_pairs(documents, "train", seed, recipe.groups, recipe.negatives, without=kept)
-    validation = synthetic_pairs(held, "train", seed + 1, recipe.validation_groups, 8)
-    return Examples([*own, *public], list(validation), held)
+    own = list(synthetic_pairs(documents, "train", seed, recipe.groups, recipe.negatives, without=kept))
+    checks = list(synthetic_pairs(held, "train", seed + 1, recipe.validation_groups, 6))
+    written = written_claims("train", recipe.written_weight) * recipe.written_repeat
+    train = [*written, *(_claim(p, 1.0) for p in own), *(_claim(p, recipe.public_weight) for p in public)]
+    return Examples(train, [*written_claims("validation", 1.0), *(_claim(p, 1.0) for p in checks)], held)
 
 
 def _draw(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
     return random.Random(seed).sample(pairs, min(count, len(pairs)))
 
 
-def sentences_in(pairs: Sequence[Pair]) -> Iterator[str]:
-    """Every sentence of `pairs`, with repetitions."""
-    for pair in pairs:
-        yield from pair.premise
-        yield pair.hypothesis
+def _claim(pair: Pair, weight: float) -> Claim:
+    return Claim((((pair.premise, pair.hypothesis),),), pair.label, weight, pair.kind)
 
 
-def scores(torch: Any, weights: Tensors, pairs: Sequence[Pair], store: TokenStore, batch: int = 128) -> NDArray[np.float64]:
-    """Log-odds of every pair, in order."""
-    result = np.zeros(len(pairs))
-    order = sorted(range(len(pairs)), key=lambda i: len(" ".join(pairs[i].premise)) + len(pairs[i].hypothesis))
-    with torch.inference_mode():
-        for start in range(0, len(order), batch):
-            chunk = order[start : start + batch]
-            result[chunk] = _logits(torch, weights, [pairs[i] for i in chunk], store).numpy()
-    return result
+class EntailmentModel:
+    """Implements `loop.Model` for `Claim`s: the best premise of a sentence counts, and the weakest sentence of a text."""
+
+    def __init__(self, recipe: FactsRecipe, validation: Sequence[Claim], seed: int) -> None:
+        """Raises ConfigError when the encoder cannot be read."""
+        self._torch = need("torch", extra="local")
+        self._torch.manual_seed(seed)
+        self._encoder = TunedEncoder(recipe.fit.layers, recipe.fit.dropout)
+        self._head: Tensors = initial(self._torch, seed)
+        self._recipe, self._validation = recipe, validation
+        self._lexical: dict[tuple[tuple[str, ...], str], NDArray[np.float32]] = {}
+
+    def groups(self) -> Mapping[str, dict[str, Any]]:
+        return {"layers": self._encoder.weights(), "head": self._head}
+
+    def score(self) -> float:
+        """AUROC on the validation claims."""
+        found, labels = self.scores(self._validation), np.array([claim.label for claim in self._validation])
+        return auroc(found[labels == 1], found[labels == 0])
+
+    def loss(self, batch: Sequence[Claim], order: np.random.Generator) -> Any:
+        torch, smooth = self._torch, self._recipe.label_smoothing
+        self._encoder.train(True)
+        found = self._logits(batch, self._recipe.fit.dropout)
+        labels = torch.tensor([claim.label * (1 - 2 * smooth) + smooth for claim in batch])
+        weight = torch.tensor([claim.weight for claim in batch])
+        return torch.nn.functional.binary_cross_entropy_with_logits(found, labels, weight=weight)
+
+    def scores(self, claims: Sequence[Claim]) -> NDArray[np.float64]:
+        """Log-odds of every claim, in order."""
+        self._encoder.train(False)
+        with self._torch.inference_mode():
+            found = [self._logits(claims[start : start + 64], 0.0).numpy() for start in range(0, len(claims), 64)]
+        return np.concatenate(found).astype(np.float64)
+
+    def save(self, folder: Path, factor: float, cut: float) -> None:
+        """Writes both files, the last layer scaled and shifted so that the log-odds `cut` come out as P = 0.6."""
+        self._encoder.save(folder)
+        shift = float(np.log(PASS / (1 - PASS))) - factor * cut
+        tensors = {name: tensor.detach().clone() for name, tensor in self._head.items()}
+        tensors["score.weight"] = tensors["score.weight"] * factor
+        tensors["score.bias"] = tensors["score.bias"] * factor + shift
+        file = folder / "model.safetensors"
+        need("safetensors.torch", extra="local").save_file(tensors, str(file), metadata={"layers": digest(folder)})
+        file.chmod(0o644)
+
+    def _logits(self, claims: Sequence[Claim], dropout: float) -> Any:
+        """(claims,) log-odds."""
+        torch, pad = self._torch, self._torch.nn.utils.rnn.pad_sequence
+        pairs = [pair for claim in claims for sentence in claim.sentences for pair in sentence]
+        texts = list(dict.fromkeys(text for premise, hypothesis in pairs for text in (*premise, hypothesis)))
+        states, _ = self._encoder.encode(texts)
+        row = {text: states[i] for i, text in enumerate(texts)}
+        sides = []
+        for side in (
+            [torch.cat([row[t] for t in premise]) for premise, _ in pairs],
+            [row[hypothesis] for _, hypothesis in pairs],
+        ):
+            mask = pad([torch.ones(len(tokens)) for tokens in side], batch_first=True)
+            sides.append((pad(side, batch_first=True), mask))
+        lexical = torch.from_numpy(np.stack([self._features(*pair) for pair in pairs]))
+        each = logits(torch, self._head, sides[0], sides[1], lexical, dropout)
+        found, place = [], 0
+        for claim in claims:
+            best = []
+            for sentence in claim.sentences:
+                best.append(each[place : place + len(sentence)].max())
+                place += len(sentence)
+            found.append(torch.stack(best).min())
+        return torch.stack(found)
+
+    def _features(self, premise: tuple[str, ...], hypothesis: str) -> NDArray[np.float32]:
+        key = premise, hypothesis
+        if key not in self._lexical:
+            self._lexical[key] = features(" ".join(premise), hypothesis)
+        return self._lexical[key]
 
 
-def _logits(torch: Any, weights: Tensors, pairs: Sequence[Pair], store: TokenStore, dropout: float = 0.0) -> Any:
-    premise = pad(torch, [store.window(pair.premise) for pair in pairs])
-    hypothesis = pad(torch, [store.window((pair.hypothesis,)) for pair in pairs])
-    lexical = torch.from_numpy(np.stack([store.lexical(pair.premise, pair.hypothesis) for pair in pairs]))
-    return logits(torch, weights, premise, hypothesis, lexical, dropout)
-
-
-def fit(pairs: Examples, store: TokenStore, recipe: Recipe, seed: int, out: Path, start: Path | None = None) -> Tensors:
-    """Train with AdamW, one-cycle learning rate; the weights of the epoch with the lowest validation loss.
-
-    The best so far are kept in `out`, uncalibrated, in case the run is cut off.
-    """
-    torch = need("torch", extra="local")
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
-    weights = {k: t.requires_grad_() for k, t in read_weights(start).items()} if start else initial(torch, seed)
-    optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = len(_batches(pairs.train, recipe.batch, rng)) * recipe.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.15)
-    best, kept = float("inf"), weights
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("training the entailment head", total=steps)
-        for epoch in range(recipe.epochs):
-            for batch in _batches(pairs.train, recipe.batch, rng):
-                loss = _loss(torch, weights, [pairs.train[i] for i in batch], store, recipe)
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
-                optimizer.step()
-                schedule.step()
-                progress.advance(task)
-            validation = _cross_entropy(scores(torch, weights, pairs.validation, store), pairs.validation)
-            progress.console.print(f"epoch {epoch + 1}: validation loss {validation:.4f}")
-            if validation < best:
-                best, kept = validation, {name: tensor.detach().clone() for name, tensor in weights.items()}
-                _save(kept, out)
-    return kept
-
-
-def _batches(pairs: Sequence[Pair], size: int, rng: random.Random) -> list[list[int]]:
-    """Shuffled batches of about equal length, so that little is padding."""
-    order = sorted(
-        range(len(pairs)), key=lambda i: len(" ".join(pairs[i].premise)) + len(pairs[i].hypothesis) + rng.uniform(0, 30)
-    )
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    rng.shuffle(batches)
-    return batches
-
-
-def _loss(torch: Any, weights: Tensors, batch: Sequence[Pair], store: TokenStore, recipe: Recipe) -> Any:
-    found = _logits(torch, weights, batch, store, recipe.dropout)
-    smooth = recipe.label_smoothing
-    labels = torch.tensor([pair.label * (1 - 2 * smooth) + smooth for pair in batch])
-    importance = torch.tensor([recipe.public_weight if pair.kind in _PUBLIC else 1.0 for pair in batch])
-    return torch.nn.functional.binary_cross_entropy_with_logits(found, labels, weight=importance)
-
-
-def _cross_entropy(found: NDArray[np.float64], pairs: Sequence[Pair]) -> float:
-    sign = np.array([1 if pair.label else -1 for pair in pairs])
-    return float(np.logaddexp(0, -sign * found).mean())
-
-
-def temperature(found: NDArray[np.float64], pairs: Sequence[Pair]) -> float:
+def temperature(found: NDArray[np.float64], claims: Sequence[Claim]) -> float:
     """The factor on the log-odds that makes the validation loss least."""
-    factors = np.geomspace(0.2, 3.0, 60)
-    return float(min(factors, key=lambda factor: _cross_entropy(found * factor, pairs)))
+    sign = np.array([1 if claim.label else -1 for claim in claims])
+    return float(min(np.geomspace(0.2, 3.0, 60), key=lambda factor: float(np.logaddexp(0, -sign * found * factor).mean())))
 
 
-def calibrated(weights: Tensors, factor: float, cut: float) -> Tensors:
-    """Scale and shift the last layer so that the uncalibrated log-odds `cut` come out as P = 0.6."""
-    shift = float(np.log(0.6 / 0.4)) - factor * cut
-    return {
-        **weights,
-        "score.weight": weights["score.weight"] * factor,
-        "score.bias": weights["score.bias"] * factor + shift,
-    }
-
-
-def train(
-    encoder: SentenceEncoder,
-    data: Path,
-    recipe: Recipe,
-    out: Path,
-    seed: int,
-    cache: Path | None = None,
-    start: Path | None = None,
-) -> None:
-    """Fit, calibrate and write `out/model.safetensors`. Raises ConfigError when the data is missing."""
-    torch = need("torch", extra="local")
-    pairs = examples(data, recipe, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    store = TokenStore(encoder)
-    if cache:
-        store.load(cache)
-    store.add(sentences_in([*pairs.train, *pairs.validation]))
-    if cache:
-        store.save(cache)
-    weights = fit(pairs, store, recipe, seed, out, start)
-    factor = temperature(scores(torch, weights, pairs.validation, store), pairs.validation)
-    _save(calibrated(weights, factor, float(np.log(0.6 / 0.4)) / factor), out)
-    cut = _honest_cut(encoder, out, pairs.documents, recipe, seed) / factor
-    _save(calibrated(weights, factor, cut), out)
-
-
-def _honest_cut(encoder: SentenceEncoder, out: Path, documents: Sequence[Sequence[str]], recipe: Recipe, seed: int) -> float:
+def _honest_cut(out: Path, documents: Sequence[Sequence[str]], recipe: FactsRecipe, seed: int) -> float:
     """The log-odds that `recipe.honest_pass` of honest rewrites reach: weakest sentence, both ways."""
-    analyzer = EntailmentAnalyzer(encoder, out)
-    honest = cases(documents, "train", seed, perturbed=False)
-    reports = asyncio.run(compare_all(analyzer, honest))
+    reports = asyncio.run(compare_all(EntailmentAnalyzer(out), cases(documents, "train", seed, perturbed=False)))
     weakest = np.clip([min(report.forward, report.backward) for report in reports], 1e-7, 1 - 1e-7)
     return float(np.quantile(np.log(weakest / (1 - weakest)), 1 - recipe.honest_pass))
-
-
-def _save(weights: Tensors, out: Path) -> None:
-    save_file: Any = need("safetensors.torch", extra="local").save_file
-    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, str(out / "model.safetensors"))
-
-
-def new_encoder() -> SentenceEncoder:
-    """One thread: training shares the machine."""
-    return SentenceEncoder(threads=1, cache=4096)

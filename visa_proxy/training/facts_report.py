@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from visa_proxy.encoder.minilm import Encoded, SentenceEncoder
+from visa_proxy.encoder.minilm import Encoded
 from visa_proxy.facts.base import FactReport
 from visa_proxy.facts.lexical import features
 from visa_proxy.facts.nli import Candidate, EntailmentAnalyzer
 from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.facts_data import Framer, Pair, Perturber, Split, read_snli, sentences_of
+from visa_proxy.training.facts_written import rewrites
 
 THRESHOLD: Final = 0.6
 HONEST: Final = "honest"
@@ -114,13 +115,21 @@ async def compare_all(analyzer: EntailmentAnalyzer, found: Sequence[Case], width
     return reports
 
 
-def evaluate(encoder: SentenceEncoder, weights: Path, data: Path, seed: int = 0) -> list[str]:
-    """Markdown tables: rejection and AUROC per kind on held-out topics and phrases; SNLI test."""
-    analyzer = EntailmentAnalyzer(encoder, weights)
-    documents = sentences_of(read_dolly(data, "heldout"))
-    found = cases(documents, "heldout", seed + 17)
-    reports = asyncio.run(compare_all(analyzer, found))
-    return [*_table(found, reports), "", *_snli(analyzer, encoder, data)]
+def card(data: Path, folder: Path, seed: int = 0) -> list[str]:
+    """Markdown tables: rejection and AUROC per kind on held-out topics and phrases; written rewrites; SNLI test."""
+    analyzer = EntailmentAnalyzer(folder)
+    found = cases(sentences_of(read_dolly(data, "heldout")), "heldout", seed + 17)
+    written = written_cases()
+    lines = ["Framings and perturbations of unseen answers", "", *_table(found, asyncio.run(compare_all(analyzer, found))), ""]
+    lines += ["Rewrites written by hand, unseen topics", "", *_table(written, asyncio.run(compare_all(analyzer, written))), ""]
+    return [*lines, *_snli(analyzer, data)]
+
+
+def written_cases() -> list[Case]:
+    """The rewrites of `data/facts` on topics that training never saw; paraphrases and reframings are the honest ones."""
+    found = rewrites("test")
+    documents = {text: i for i, text in enumerate(dict.fromkeys(each.original for each in found))}
+    return [Case(HONEST if r.faithful else r.kind, documents[r.original], r.original, r.text) for r in found]
 
 
 def _table(found: Sequence[Case], reports: Sequence[FactReport]) -> list[str]:
@@ -151,13 +160,13 @@ def _table(found: Sequence[Case], reports: Sequence[FactReport]) -> list[str]:
     return lines
 
 
-def _snli(analyzer: EntailmentAnalyzer, encoder: SentenceEncoder, data: Path, count: int = 1500) -> list[str]:
+def _snli(analyzer: EntailmentAnalyzer, data: Path, count: int = 1500) -> list[str]:
     """Entailed or not at P >= 0.5 of the log-odds shifted back, and AUROC, on `count` pairs of SNLI test."""
     pairs = random.Random(0).sample(read_snli(data, "test"), count)
     found: list[float] = []
     for start in track(range(0, count, 100), description="SNLI test"):
         chunk = pairs[start : start + 100]
-        encoded = encoder.encode_now([text for pair in chunk for text in (pair.premise[0], pair.hypothesis)])
+        encoded = analyzer.encoder.encode_now([text for pair in chunk for text in (pair.premise[0], pair.hypothesis)])
         found += analyzer.probabilities(_candidates(chunk, encoded))
     scores, labels = np.array(found), np.array([pair.label for pair in pairs])
     rng = np.random.default_rng(0)

@@ -54,15 +54,19 @@ def load_recipe(path: Path, schema: type[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Example:
-    """Texts whose outputs add up to `target`: the clauses of a sentence, of an answer, of an instruction."""
+    """Texts whose outputs add up to `target`: the sentences of an answer, or one instruction."""
 
-    clauses: tuple[str, ...]
+    parts: tuple[str, ...]
     target: Array
     """(outputs,): the clipped sum."""
     mask: Array
     """(outputs,): 1 where `target` is known."""
     query: str = ""
     weight: float = 1.0
+    part_targets: Array | None = None
+    """(parts, outputs): what each part gives by itself, where that is known."""
+    part_masks: Array | None = None
+    """(parts, outputs): 1 where `part_targets` is known."""
 
 
 class Encodings:
@@ -134,7 +138,7 @@ class Fitter:
         recipe = self.recipe
         torch.manual_seed(seed)
         order = np.random.default_rng(seed)
-        weights = _initial(torch, recipe.hidden, len(self.outputs))
+        weights = initial(torch, recipe.hidden, len(self.outputs))
         optimizer = torch.optim.AdamW(weights.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         steps = recipe.epochs * -(-len(examples) // recipe.batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.15)
@@ -154,21 +158,26 @@ class Fitter:
 
     def _step(self, torch: Any, weights: dict[str, Any], batch: Sequence[Example], order: np.random.Generator) -> Any:
         """The loss of one batch; `order` draws which examples see their query."""
-        rows = [self.encodings.index[clause] for example in batch for clause in example.clauses]
-        group = np.repeat(np.arange(len(batch)), [len(example.clauses) for example in batch])
+        rows = [self.encodings.index[part] for example in batch for part in example.parts]
+        group = np.repeat(np.arange(len(batch)), [len(example.parts) for example in batch])
         tokens, owner = self.encodings.tokens(rows)
         seen = [bool(e.query) and order.random() >= self.recipe.query_dropout for e in batch]
         width = np.zeros((len(batch), WIDTH), np.float32)
         for position, (example, use) in enumerate(zip(batch, seen, strict=True)):
             if use:
                 width[position] = self.encodings.pooled[self.encodings.index[example.query]]
+        own = self.encodings.pooled[rows]
+        context = np.zeros((len(batch), WIDTH), np.float32)
+        np.add.at(context, group, own)
+        context /= np.bincount(group)[:, None]
         outputs = forward(
             torch,
             weights,
             torch.from_numpy(tokens),
             torch.from_numpy(owner),
-            torch.from_numpy(self.encodings.pooled[rows]),
+            torch.from_numpy(own),
             torch.from_numpy(width[group]),
+            torch.from_numpy(context[group]),
             self.recipe.dropout,
         )
         sums = torch.zeros(len(batch), outputs.shape[1]).index_add(0, torch.from_numpy(group), outputs)
@@ -177,10 +186,13 @@ class Fitter:
         return self.loss(sums, torch.from_numpy(stacked[0]), torch.from_numpy(stacked[1]), torch.from_numpy(sizes))
 
 
-def forward(torch: Any, weights: dict[str, Any], tokens: Any, owner: Any, pooled: Any, query: Any, dropout: float) -> Any:
+def forward(
+    torch: Any, weights: dict[str, Any], tokens: Any, owner: Any, pooled: Any, query: Any, context: Any, dropout: float
+) -> Any:
     """The formula of `visa_proxy.encoder.head` for one seed; `owner` says which sentence a token belongs to."""
     drop = torch.nn.functional.dropout
     constant = drop(pooled, dropout) @ weights["sentence"] + query @ weights["query"] + weights["bias"]
+    constant = constant + context @ weights["context"]
     hidden = drop(torch.nn.functional.silu(drop(tokens, dropout / 2) @ weights["token"] + constant[owner]), dropout)
     weight = torch.exp(SHARPNESS * torch.tanh(hidden @ weights["gate"] + weights["gate_bias"]))
     value = hidden @ weights["value"] + weights["value_bias"]
@@ -189,10 +201,10 @@ def forward(torch: Any, weights: dict[str, Any], tokens: Any, owner: Any, pooled
     return empty.index_add(0, owner, weight * value) / (1.0 + empty.index_add(0, owner, weight))
 
 
-def _initial(torch: Any, hidden: int, outputs: int) -> dict[str, Any]:
+def initial(torch: Any, hidden: int, outputs: int) -> dict[str, Any]:
     weights = {}
     for name, shape in shapes(1, hidden, outputs).items():
-        scale = 0.0 if name == "query" or len(shape) == 2 else float(shape[1]) ** -0.5
+        scale = 0.0 if name in ("query", "context") or len(shape) == 2 else float(shape[1]) ** -0.5
         # Token states have a norm of about 6, embeddings of 1: both should move the hidden layer.
         scale *= 4.0 if name == "sentence" else 1.0
         weights[name] = (torch.randn(shape[1:]) * scale).requires_grad_()
@@ -201,24 +213,10 @@ def _initial(torch: Any, hidden: int, outputs: int) -> dict[str, Any]:
     return weights
 
 
-def save_head(path: Path, tensors: dict[str, Array], outputs: tuple[str, ...]) -> None:
-    """`path`: a safetensors file, float16."""
+def save_head(path: Path, tensors: dict[str, Array], outputs: tuple[str, ...], **metadata: str) -> None:
+    """`path`: a safetensors file, float16; `metadata` goes into it as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": FORMAT, "outputs": ",".join(outputs), "encoder": HUB_ID}
+    metadata |= {"format": FORMAT, "outputs": ",".join(outputs), "encoder": HUB_ID}
     halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     need("safetensors.numpy", extra="local").save_file(halves, str(path), metadata=metadata)
     path.chmod(0o644)
-
-
-def bootstrap(
-    values: Sequence[float], clusters: Sequence[object], rounds: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean and 95 % percentile interval; whole clusters are resampled, so answers that share a phrase do not count twice."""
-    groups: dict[object, list[float]] = {}
-    for value, cluster in zip(values, clusters, strict=True):
-        groups.setdefault(cluster, []).append(value)
-    sums = np.array([[sum(group), len(group)] for group in groups.values()])
-    draws = np.random.default_rng(seed).integers(0, len(sums), (rounds, len(sums)))
-    totals = sums[draws].sum(1)
-    low, high = np.percentile(totals[:, 0] / totals[:, 1], [2.5, 97.5])
-    return float(np.mean(values)), float(low), float(high)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from visa_proxy.errors import ConfigError
 from visa_proxy.values import load_space
 
-FULCRA_HELDOUT: Final = 0.2
+TEST: Final = 0.2
+VALIDATION: Final = 0.1
 PERSONA_PER_FILE: Final = 120
 
 PERSONAS: Final[dict[str, tuple[dict[str, float], dict[str, float]]]] = {
@@ -38,6 +39,9 @@ PERSONAS: Final[dict[str, tuple[dict[str, float], dict[str, float]]]] = {
 """Behaviour to the values of a statement that shows it, and of one that rejects it: our reading, weak labels."""
 
 
+Part = Literal["train", "validation", "test"]
+
+
 @dataclass(frozen=True)
 class Labelled:
     """One text with a label on some values."""
@@ -47,11 +51,11 @@ class Labelled:
     target: NDArray[np.float32]
     mask: NDArray[np.float32]
     """1 where the label says something, 0 where it is silent."""
-    heldout: bool
+    part: Part
 
 
 def read_fulcra(data_dir: Path) -> list[Labelled]:
-    """`data_dir/fulcra/*.jsonl` (MIT). Labels in {-1, 0, +1}; a value with both signs counts 0. Held out: 20 % of the queries.
+    """`data_dir/fulcra/*.jsonl` (MIT). Labels in {-1, 0, +1}; a value with both signs counts 0. The part goes by the query.
 
     Raises ConfigError when there is no such file.
     """
@@ -68,7 +72,7 @@ def read_fulcra(data_dir: Path) -> list[Labelled]:
             if match and (name := match[1].replace("-", "_")) in index:
                 target[index[name]] += float(match[2])
         query = human.removeprefix("Human:").strip()
-        rows.append(Labelled(query, bob.strip(), target, np.ones_like(target), share(query) < FULCRA_HELDOUT))
+        rows.append(Labelled(query, bob.strip(), target, np.ones_like(target), part_of(query)))
     return rows
 
 
@@ -84,13 +88,19 @@ def read_personas(data_dir: Path) -> list[Labelled]:
             for name, level in poles[record["answer_matching_behavior"].strip() != "Yes"].items():
                 target[index[name]], mask[index[name]] = level, 1.0
             statement = record["statement"].rstrip(".") + "."
-            rows.append(Labelled("", statement, target, mask, share(statement[::-1]) < FULCRA_HELDOUT))
+            rows.append(Labelled("", statement, target, mask, part_of(statement[::-1])))
     return rows
 
 
 def share(key: str) -> float:
     """A number in [0, 1) that depends on `key` alone: splits and folds that stay put when data is added."""
     return int.from_bytes(hashlib.sha256(key.strip().encode()).digest()[:4], "big") / 2**32
+
+
+def part_of(key: str) -> Part:
+    """Where everything with this key belongs: 20 % of all keys are test, 10 % validation, by hash."""
+    place = share(key)
+    return "test" if place < TEST else "validation" if place < TEST + VALIDATION else "train"
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +13,23 @@ from typing import Any, Final
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
-from rich.progress import Progress
 
 from visa_proxy.encoder.head import WEIGHTS
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.optional import need
 from visa_proxy.training.compose import one_hot
 from visa_proxy.training.corpus import Split, read_dolly
 from visa_proxy.training.detector import tricky
-from visa_proxy.training.heads import Array, Example, FitRecipe, Fitter, encode_all, save_head
-from visa_proxy.training.labelled import read_personas, share
+from visa_proxy.training.heads import Array, Example
+from visa_proxy.training.labelled import Part, part_of, read_personas, share
+from visa_proxy.training.loop import Curve
 from visa_proxy.training.phrases import instructions, phrases
-from visa_proxy.translator.clauses import split_clauses
-from visa_proxy.translator.encoder import CONFIDENCE
+from visa_proxy.training.stats import cosine
+from visa_proxy.training.summed import SummedModel, SummedRecipe
+from visa_proxy.translator.encoder import OUTPUTS
 from visa_proxy.values import load_space
 
 OBLIQUE_HELDOUT: Final = 0.25
+FOREIGN: Final = "foreign"
 
 
 class TranslatorRecipe(BaseModel):
@@ -35,14 +37,14 @@ class TranslatorRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fit: FitRecipe
-    templates: int = Field(2500, ge=0)
+    fit: SummedRecipe
+    templates: int = Field(1500, ge=0)
     """Filled instruction templates."""
-    pairs: int = Field(2500, ge=0)
+    pairs: int = Field(1500, ge=0)
     """Two or three requests joined."""
-    off_topic: int = Field(1200, ge=0)
+    off_topic: int = Field(1000, ge=0)
     """Questions, sentences and noise that ask for no value."""
-    spoken: int = Field(2000, ge=0)
+    spoken: int = Field(1000, ge=0)
     """Value phrases and persona statements in the place of a request: they widen the words a value is known by."""
     repeat: int = Field(3, ge=1)
     """How often a hand-written instruction counts against a filled template."""
@@ -59,39 +61,48 @@ class Request:
     kind: str
 
 
-def train(encoder: SentenceEncoder, data: Path, recipe: TranslatorRecipe, out: Path, seed: int, cache: Path | None) -> None:
-    """Fits the head and writes `out/head.safetensors`. Raises ConfigError for missing data."""
-    outputs = (*load_space("schwartz").names, CONFIDENCE)
-    examples = training_examples(data, recipe, seed)
-    with Progress() as progress:
-        encodings = encode_all(encoder, (clause for e in examples for clause in e.clauses), progress, cache)
-        fitter = Fitter(encodings, recipe.fit, outputs, _Error(recipe.confidence_weight), progress)
-        tensors = fitter.fit(examples, seed)
-    save_head(out / WEIGHTS, tensors, outputs)
+def train(data: Path, recipe: TranslatorRecipe, out: Path, seed: int) -> Curve:
+    """Fits encoder and head together and writes both into `out`; gives (loss, validation score) of every epoch.
+
+    A run that was killed goes on at its last whole epoch. Raises ConfigError for missing data.
+    """
+    held = [_example(request) for request in written("validation")]
+    model = SummedModel(recipe.fit, OUTPUTS, TranslationError(recipe.confidence_weight), seed)
+    curve = model.fit(training_examples(data, recipe, seed), held, lambda found: mean_cosine(found, held), out, "translator")
+    model.save(out, WEIGHTS)
+    return curve
+
+
+def mean_cosine(found: Array, examples: Sequence[Example]) -> float:
+    """Over the instructions that ask for a value."""
+    size = len(load_space("schwartz"))
+    pairs = [(row[:size].clip(-1, 1), e.target[:size]) for row, e in zip(found, examples, strict=True) if e.target[:size].any()]
+    return float(np.mean([cosine(row, target) for row, target in pairs]))
 
 
 @dataclass(frozen=True)
-class _Error:
-    """Squared error of confidence · direction, plus the cross-entropy of the confidence."""
+class TranslationError:
+    """Squared error of confidence · direction, plus the cross-entropy of the confidence and of the language."""
 
     confidence_weight: float
 
     def __call__(self, sums: Any, targets: Any, masks: Any, weights: Any) -> Any:
         functional = need("torch.nn.functional", extra="local")
-        direction = sums[:, :-1].clamp(-1, 1)
-        direction = direction + 0.1 * (sums[:, :-1] - direction)
-        error = (direction * sums[:, -1:].sigmoid() - targets[:, :-1]) ** 2
-        sure = functional.binary_cross_entropy_with_logits(sums[:, -1], targets[:, -1], reduction="none")
-        return ((error.sum(1) + self.confidence_weight * sure) * weights).mean()
+        values, flags = sums[:, :-2], sums[:, -2:]
+        direction = values.clamp(-1, 1)
+        direction = direction + 0.1 * (values - direction)
+        error = (direction * flags[:, :1].sigmoid() - targets[:, :-2]) ** 2
+        sure = functional.binary_cross_entropy_with_logits(flags, targets[:, -2:], reduction="none")
+        return ((error.sum(1) + self.confidence_weight * sure.sum(1)) * weights).mean()
 
 
 def training_examples(data: Path, recipe: TranslatorRecipe, seed: int) -> list[Example]:
     """Everything the head learns from; nothing of a held-out part."""
     order = np.random.default_rng(seed)
-    written = list(hand_written("train"))
+    own = [*hand_written("train"), *written("train")]
     filled = [*templates("train", recipe.templates, order), *spoken(data, recipe.spoken, order)]
-    requests = [*filled, *off_topic(data, "train", recipe.off_topic, order), *written * recipe.repeat]
-    pool = [*written, *written, *filled]
+    requests = [*filled, *off_topic(data, "train", recipe.off_topic, order), *own * recipe.repeat]
+    pool = [*(r for r in own if r.offset.any()), *filled]
     return [_example(request) for request in [*requests, *(joined(pool, order) for _ in range(recipe.pairs))]]
 
 
@@ -108,12 +119,26 @@ def hand_written(split: Split) -> Iterator[Request]:
             yield Request(text, one_hot("power", 0.0), "neutral")
 
 
+def written(part: Part) -> list[Request]:
+    """The instructions of `data/instructions/*.jsonl`; whole topics (who asks) are held out."""
+    space = load_space("schwartz")
+    folder = importlib.resources.files("visa_proxy.training") / "data" / "instructions"
+    found: list[Request] = []
+    for file in sorted((f for f in folder.iterdir() if f.name.endswith(".jsonl")), key=lambda f: f.name):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if part_of(f"topic {row['topic']}") == part:
+                offset = sum((one_hot(name, level) for name, level in row["offset"].items()), np.zeros(len(space), np.float32))
+                found.append(Request(row["instruction"], offset, row["kind"]))
+    return found
+
+
 def spoken(data: Path, count: int, order: np.random.Generator) -> list[Request]:
     """What the reader is to be told, as a request: training phrases, and persona statements whose label leaves no value open."""
     frames = _data("lexicon")["spoken"]
     pool = [(phrase.text.strip(" ,.;"), one_hot(phrase.value, phrase.level)) for phrase in phrases("train")]
     pool = [entry for entry in pool if len(entry[0].split()) > 2]
-    pool += [(row.text.strip(" ."), row.target) for row in read_personas(data) if not row.heldout]
+    pool += [(row.text.strip(" ."), row.target) for row in read_personas(data) if row.part == "train"]
     chosen = [pool[i] for i in order.permutation(len(pool))[:count]]
     return [Request(frames[order.integers(len(frames))].replace("{w}", text), offset, "spoken") for text, offset in chosen]
 
@@ -178,9 +203,9 @@ def _side(text: str) -> Split:
 
 
 def _example(request: Request) -> Example:
-    sure = np.float32(request.offset.any())
-    target = np.append(request.offset, sure).astype(np.float32)
-    return Example(tuple(split_clauses(request.text)) or (request.text,), target, np.ones_like(target))
+    flags = [float(request.offset.any()), float(request.kind == FOREIGN)]
+    target = np.append(request.offset, flags).astype(np.float32)
+    return Example((" ".join(request.text.split()),), target, np.ones_like(target))
 
 
 @functools.cache

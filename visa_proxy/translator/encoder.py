@@ -1,4 +1,4 @@
-"""Φ as a small head on the frozen sentence encoder (paper, section 3.1)."""
+"""Φ as a small head on the adapted sentence encoder (paper, section 3.1)."""
 
 from __future__ import annotations
 
@@ -7,42 +7,47 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from visa_proxy.encoder.adapted import adapted_encoder, digest
 from visa_proxy.encoder.head import load_head
-from visa_proxy.encoder.minilm import Encoded, SentenceEncoder
-from visa_proxy.translator.base import Translation
-from visa_proxy.translator.clauses import split_clauses
-from visa_proxy.values import Space, ValueVector, load_space
+from visa_proxy.errors import ConfigError
+from visa_proxy.translator.base import NOT_ENGLISH, Translation
+from visa_proxy.values import ValueVector, load_space
 
-CONFIDENCE: Final = "confidence"
+BUNDLED: Final = Path(__file__).parent.parent / "assets" / "translator"
+OUTPUTS: Final = (
+    "universalism", "benevolence", "tradition", "conformity", "security", "power", "achievement", "hedonism", "stimulation",
+    "self_direction", "confidence", "foreign",
+)  # fmt: skip
+"""Of the head: the offset by Schwartz's values, and log-odds that it asks for a value, and that it is in another language."""
 
 
 class EncoderTranslator:
-    """Δv = confidence · clip(Σ direction), confidence = σ(Σ logit): one head, summed over the instruction's clauses.
+    """Δv = confidence · clip(direction).
 
     The instruction alone decides: the offset is relative, so what the answer already expresses enters in v* = clip(v + Δv).
     """
 
-    def __init__(self, encoder: SentenceEncoder, weights: Path, space: Space | None = None) -> None:
-        """`weights`: a safetensors file, or a directory with `head.safetensors`; `space` defaults to Schwartz's.
+    def __init__(self, weights: Path = BUNDLED) -> None:
+        """`weights`: a folder with `head.safetensors` and the layers of its encoder.
 
-        Raises ConfigError naming the file when it is missing, garbled or made for another space.
+        Raises ConfigError naming the file when one is missing, garbled or made for another.
         """
-        self.space = space or load_space("schwartz")
-        self._encoder = encoder
-        self._head = load_head(weights, (*self.space.names, CONFIDENCE))
+        self.space = load_space("schwartz")
+        self._encoder = adapted_encoder(weights)
+        self._head = load_head(weights, OUTPUTS)
+        made_for, found = self._head.metadata.get("layers"), digest(weights)
+        if made_for != found:
+            raise ConfigError([f"{weights}: the head was made for the encoder {made_for}, but the layers here are {found}"])
 
     async def translate(self, query: str, answer: str, instruction: str) -> Translation:
-        """Δv for `instruction`; the zero vector at confidence 0 for one without a letter. A clause is cut at 128 tokens."""
+        """Δv for `instruction`, which is cut at 128 tokens; zero at confidence 0 for one without a letter, or in another language."""
         text = " ".join(instruction.split())
         if not any(character.isalpha() for character in text):
             return Translation(ValueVector.zero(self.space), 0.0)
-        encoded = await self._encoder.encode(split_clauses(text))
-        rows = await asyncio.to_thread(self._apply, encoded)
-        output = np.sum(rows, axis=0)
-        confidence = float(1.0 / (1.0 + np.exp(-np.clip(output[-1], -30.0, 30.0))))
-        return Translation(ValueVector(self.space, np.clip(output[:-1], -1, 1) * confidence), confidence)
-
-    def _apply(self, clauses: list[Encoded]) -> list[NDArray[np.float32]]:
-        return [self._head(clause) for clause in clauses]
+        encoded = await self._encoder.encode([text])
+        found = (await asyncio.to_thread(self._head, encoded))[0]
+        confidence, foreign = (1.0 / (1.0 + np.exp(-np.clip(found[-2:], -30.0, 30.0)))).tolist()
+        if foreign > 0.5:
+            return Translation(ValueVector.zero(self.space), 0.0, note=NOT_ENGLISH)
+        return Translation(ValueVector(self.space, np.clip(found[:-2], -1, 1) * confidence), confidence)

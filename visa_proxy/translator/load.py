@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
-
-from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import ConfigError
+from visa_proxy.llm.instrument import Open, Settings, not_opened
 from visa_proxy.translator.base import Translator
-from visa_proxy.translator.encoder import EncoderTranslator
+from visa_proxy.translator.encoder import BUNDLED, EncoderTranslator
+from visa_proxy.translator.llm import LlmTranslator
+from visa_proxy.values import load_space
 
-KINDS: Final = ("encoder",)
-BUNDLED: Final = Path(__file__).parent.parent / "assets" / "translator"
 
+def load_translator(settings: Settings = Settings(), endpoint: Open = not_opened) -> Translator:  # noqa: B008 - frozen
+    """The translator that the `translator` section of visa.yaml asks for; `endpoint` opens the one it names, for a kind that has one.
 
-def load_translator(config: Mapping[str, Any], encoder: SentenceEncoder) -> Translator:
-    """`config`: the `translator` section of visa.yaml: `kind`, and for kind encoder an optional `path`.
-
-    Without a path it is the bundled head.
-
-    Raises ConfigError for an unknown kind or key, and for weights that cannot be read.
+    Raises ConfigError for an unknown kind, and for weights that cannot be read.
     """
-    kind = config.get("kind", "encoder")
-    if kind not in KINDS:
-        raise ConfigError([f"translator.kind: unknown kind {kind!r}; allowed: {', '.join(KINDS)}"])
-    if unknown := sorted(set(config) - {"kind", "path"}):
-        raise ConfigError([f"translator.{key}: unknown key; allowed: kind, path" for key in unknown])
-    return EncoderTranslator(encoder, Path(config.get("path") or BUNDLED))
+    match settings.kind:
+        case "encoder":
+            return EncoderTranslator(settings.path or BUNDLED)
+        case "llm":
+            return LlmTranslator(endpoint(), settings.model, load_space("schwartz"))
+    raise ConfigError([f"translator.kind: unknown kind {settings.kind!r}; allowed: encoder, llm"])

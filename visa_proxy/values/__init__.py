@@ -1,7 +1,19 @@
-"""What a value vector is: spaces, vectors, targets. Pure, no I/O beyond the bundled YAML."""
+"""What a value vector is: spaces, vectors, targets. Pure, no I/O beyond the YAML of spaces."""
 
-from visa_proxy.values.space import Dimension, Space, load_space
+from visa_proxy.values.load import bundled_spaces, is_path, load_space, load_spaces
+from visa_proxy.values.space import Dimension, Space, join
 from visa_proxy.values.target import Target
 from visa_proxy.values.vector import LEVELS, ValueVector
 
-__all__ = ["LEVELS", "Dimension", "Space", "Target", "ValueVector", "load_space"]
+__all__ = [
+    "LEVELS",
+    "Dimension",
+    "Space",
+    "Target",
+    "ValueVector",
+    "bundled_spaces",
+    "is_path",
+    "join",
+    "load_space",
+    "load_spaces",
+]

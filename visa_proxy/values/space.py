@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
-from dataclasses import dataclass
-
-import yaml
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from visa_proxy.errors import ConfigError
 
@@ -29,10 +27,14 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Space:
-    """Dimensions in circumplex order: neighbours are compatible, opposites conflict (paper, App. A.2)."""
+    """Dimensions in the order of the file; on a circle neighbours are compatible and opposites conflict (paper, App. A.2)."""
 
     name: str
     dimensions: tuple[Dimension, ...]
+    circle: bool = False
+    """The order is that of a circumplex."""
+    joined: tuple[Space, ...] = field(default=(), compare=False, repr=False)
+    """The spaces that `join` made this one of, in order; empty for a space by itself."""
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -46,18 +48,55 @@ class Space:
         return len(self.dimensions)
 
     def opposite(self, name: str) -> str:
-        """The dimension across the circle. Raises KeyError for an unknown name."""
-        return self.names[(self.index[name] + len(self) // 2) % len(self)]
+        """The dimension across the circle. Raises KeyError for an unknown name, ValueError for a space that is no circle."""
+        position = self.index[name]
+        if not self.circle:
+            raise ValueError(f"the value space {self.name} is no circle: {name} has no opposite")
+        return self.names[(position + len(self) // 2) % len(self)]
+
+    def covering(self, names: Iterable[str]) -> Space:
+        """The smallest join of the first of the joined spaces and others of them that has all of `names`.
+
+        Whoever names nothing of a further space lives in the first alone, as if there were no other. Raises KeyError for an unknown name.
+        """
+        wanted = set(names)
+        for name in wanted:
+            self.index[name]
+        if not self.joined:
+            return self
+        first, *others = self.joined
+        return join([first, *(space for space in others if not wanted.isdisjoint(space.names))])
 
 
-@functools.cache
-def load_space(name: str) -> Space:
-    """The bundled space `name` ("schwartz"). Raises ConfigError when there is none of that name."""
-    source = importlib.resources.files("visa_proxy.values") / "spaces" / f"{name}.yaml"
-    if not source.is_file():
-        raise ConfigError([f"unknown value space {name!r}"])
-    data = yaml.safe_load(source.read_text(encoding="utf-8"))
-    return Space(
-        name=data["name"],
-        dimensions=tuple(Dimension(**{**entry, "keywords": tuple(entry["keywords"])}) for entry in data["dimensions"]),
-    )
+def join(spaces: Sequence[Space]) -> Space:
+    """One space of all their dimensions, in order, called "schwartz+tone"; a single space is that space itself.
+
+    Raises ConfigError when two have a dimension, or their own name, in common; ValueError for no space at all.
+    """
+    parts = tuple(part for space in spaces for part in (space.joined or (space,)))
+    if not parts:
+        raise ValueError("there is no space to join")
+    if len(parts) == 1:
+        return parts[0]
+    if problems := [*_same_names(parts), *_shared_dimensions(parts)]:
+        raise ConfigError(problems)
+    return Space("+".join(part.name for part in parts), tuple(d for part in parts for d in part.dimensions), joined=parts)
+
+
+def _same_names(parts: Sequence[Space]) -> list[str]:
+    names = [part.name for part in parts]
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    return [f"two value spaces are called {name!r}; their names must differ" for name in dict.fromkeys(twice)]
+
+
+def _shared_dimensions(parts: Sequence[Space]) -> list[str]:
+    owners: dict[str, Space] = {}
+    problems: list[str] = []
+    for part in parts:
+        for name in part.names:
+            owner = owners.setdefault(name, part)
+            if owner is not part and owner.name != part.name:
+                problems.append(
+                    f"the value spaces {owner.name!r} and {part.name!r} both have a dimension {name!r}; names must differ"
+                )
+    return problems

@@ -61,6 +61,30 @@ class ValueVector:
         self._same_space(delta)
         return ValueVector(self.space, self.array + delta.array)
 
+    def bounded(self, bounds: Mapping[str, tuple[float, float]]) -> ValueVector:
+        """Each component that `bounds` names, clipped to its (least, greatest). Names of other spaces have no effect."""
+        named = {name: limits for name, limits in bounds.items() if name in self.space.index}
+        if not named:
+            return self
+        array = self.array.copy()
+        for name, (least, greatest) in named.items():
+            array[self.space.index[name]] = min(max(self[name], least), greatest)
+        return ValueVector(self.space, array)
+
+    def within(self, space: Space) -> ValueVector:
+        """The components of `space`'s dimensions; the vector itself in its own space. Raises KeyError for one that it does not have."""
+        if space == self.space:
+            return self
+        return ValueVector(space, self.array[[self.space.index[name] for name in space.names]])
+
+    def widened(self, space: Space) -> ValueVector:
+        """The same in a space that has its dimensions and others, which are 0. Raises KeyError when `space` lacks one of its own."""
+        if space == self.space:
+            return self
+        array = np.zeros(len(space))
+        array[[space.index[name] for name in self.space.names]] = self.array
+        return ValueVector(space, array)
+
     def cosine(self, other: ValueVector) -> float:
         """Cosine similarity in [-1, 1] (paper, Eq. 3); 0 when either vector is zero."""
         self._same_space(other)

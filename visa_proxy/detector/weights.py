@@ -1,0 +1,50 @@
+"""The encoder detector's folder of weights: the adapted encoder, and a head for each value space.
+
+    layers.safetensors     the encoder's last layers, trained further; may be missing
+    <space>.safetensors    head of a bundled space
+
+A space of one's own is a folder with `space.yaml` and `head.safetensors`, made by `visa-proxy train space` for one such encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from visa_proxy.detector.encoder import EncoderDetector, SpaceHead, outputs
+from visa_proxy.encoder.adapted import adapted_encoder, digest
+from visa_proxy.encoder.head import WEIGHTS, load_head
+from visa_proxy.errors import ConfigError
+from visa_proxy.values import Space, load_space
+
+BUNDLED: Final = Path(__file__).parent.parent / "assets" / "detector"
+SCHWARTZ: Final = "schwartz"
+
+
+def load_encoder_detector(folder: Path = BUNDLED, spaces: Sequence[str] = ()) -> EncoderDetector:
+    """The detector in `folder`, reading Schwartz's values and those of `spaces`: names of bundled ones, or folders.
+
+    Raises ConfigError naming the file that is missing, garbled, or made for another encoder.
+    """
+    encoder = adapted_encoder(folder)
+    return EncoderDetector(encoder, [load_space_head(folder, name) for name in dict.fromkeys((SCHWARTZ, *spaces))])
+
+
+def load_space_head(folder: Path, name: str) -> SpaceHead:
+    """The head of the space `name` for the encoder in `folder`."""
+    bundled = folder / f"{name}.safetensors"
+    file = bundled if bundled.is_file() else Path(name) / WEIGHTS
+    space = load_space(name)
+    if not file.is_file():
+        raise ConfigError([f"{bundled}: there is no head for the space {name!r} here; `visa-proxy train space` makes one"])
+    head = load_head(file, outputs(space))
+    made_for, found = head.metadata.get("layers"), digest(folder)
+    if made_for != found:
+        raise ConfigError([f"{file}: made for the encoder {made_for}, but {folder} holds {found}; train the space again"])
+    return SpaceHead(space, head, float(head.metadata.get("spread", "1")))
+
+
+def save_name(space: Space) -> str:
+    """File name of a bundled head."""
+    return f"{space.name}.safetensors"

@@ -1,0 +1,21 @@
+"""A folder of weights that brings its own last layers of the encoder along."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from visa_proxy.encoder.bert import LAYERS
+from visa_proxy.encoder.minilm import SentenceEncoder
+
+
+def adapted_encoder(folder: Path, *, exact: bool = False) -> SentenceEncoder:
+    """The encoder that the heads in `folder` read from: the frozen one where it holds no layers. `exact`: float32 on any processor."""
+    file = folder / LAYERS
+    return SentenceEncoder(layers=file if file.is_file() else None, exact=exact)
+
+
+def digest(folder: Path) -> str:
+    """Which encoder this is: the first 16 hex digits of the SHA-256 of its layers, or "frozen"."""
+    file = folder / LAYERS
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "frozen"

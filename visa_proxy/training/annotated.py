@@ -1,0 +1,132 @@
+"""Answers with annotated values: JSON Lines, one answer a line (`data/values/GUIDE.md` says what a label means).
+
+    {"answer": …, "values": {"security": 1}, "query": …, "topic": …, "kind": …, "carriers": {"security": [2]}}
+
+`answer` and `values` are needed; levels are -1 … 1. `carriers` names the sentences, from 1, that carry a value. Whole topics are
+held out: an answer is judged on subjects that training never saw.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visa_proxy.encoder.sentences import split_sentences
+from visa_proxy.errors import ConfigError
+from visa_proxy.training.labelled import Part, part_of
+from visa_proxy.values import Space
+
+_KEYS: Final = frozenset({"topic", "kind", "query", "answer", "values", "carriers"})
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One answer with its label."""
+
+    topic: str
+    kind: str
+    """plain, mixed, neutral, words, implied, negated or quoted; "" where nobody said."""
+    query: str
+    answer: str
+    values: NDArray[np.float32]
+    """(dimensions of the space,)"""
+    carriers: dict[str, tuple[int, ...]]
+    """Value to the sentences that carry it, from 0."""
+
+    space: Space
+
+    @property
+    def index(self) -> dict[str, int]:
+        return self.space.index
+
+    @property
+    def part(self) -> Part:
+        return part_of(f"topic {self.topic}" if self.topic else self.answer)
+
+
+def bundled(space: Space) -> list[Annotated]:
+    """The corpus of `space` in this package: `data/values/<space>/*.jsonl`; empty where there is none."""
+    folder = importlib.resources.files("visa_proxy.training") / "data" / "values" / space.name
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".jsonl")), key=lambda f: f.name) if folder.is_dir() else []
+    return [row for file in files for row in read_annotated(file, space)]
+
+
+def read_annotated(file: Path | Traversable, space: Space) -> list[Annotated]:
+    """The rows of `file`. Raises ConfigError naming file, line and key of every row that is wrong (the first twenty)."""
+    problems: list[str] = []
+    rows: list[Annotated] = []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{file}: cannot read it: {error}"]) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        found = list(_problems(line, space))
+        problems += [f"{file}, line {number}: {problem}" for problem in found]
+        if not found:
+            rows.append(_row(json.loads(line), space))
+    if problems:
+        raise ConfigError(problems[:20])
+    return rows
+
+
+def _problems(line: str, space: Space) -> Iterator[str]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        yield f"no JSON: {error}"
+        return
+    if not isinstance(row, dict):
+        yield "not an object"
+        return
+    yield from (f"{key}: unknown key; allowed: {', '.join(sorted(_KEYS))}" for key in sorted(set(row) - _KEYS))
+    for key in ("answer", "query", "topic", "kind"):
+        if not isinstance(row.get(key, ""), str):
+            yield f"{key}: must be a text"
+    if not isinstance(row.get("answer"), str) or not split_sentences(row["answer"]):
+        yield "answer: a text with at least one sentence is needed"
+        return
+    yield from _levels(row, space)
+
+
+def _levels(row: dict[str, Any], space: Space) -> Iterator[str]:
+    values, carriers = row.get("values"), row.get("carriers", {})
+    if not isinstance(values, dict) or not isinstance(carriers, dict):
+        yield "values, carriers: must be objects"
+        return
+    for name, level in values.items():
+        if name not in space.index:
+            yield f"values.{name}: no dimension of {space.name}; allowed: {', '.join(space.names)}"
+        elif isinstance(level, bool) or not isinstance(level, int | float) or not -1 <= level <= 1:
+            yield f"values.{name}: {level!r}; allowed: -1 … 1"
+    count = len(split_sentences(row["answer"]))
+    for name, places in carriers.items():
+        if name not in values:
+            yield f"carriers.{name}: not among the values"
+        elif not isinstance(places, list) or any(type(p) is not int or not 1 <= p <= count for p in places):
+            yield f"carriers.{name}: {places!r}; allowed: numbers of sentences, 1 … {count}"
+
+
+def _row(row: dict[str, Any], space: Space) -> Annotated:
+    values = np.zeros(len(space), np.float32)
+    for name, level in row["values"].items():
+        values[space.index[name]] = level
+    carriers = {name: tuple(place - 1 for place in places) for name, places in row.get("carriers", {}).items()}
+    return Annotated(row.get("topic", ""), row.get("kind", ""), row.get("query", ""), row["answer"], values, carriers, space)
+
+
+def parts(rows: Iterable[Annotated]) -> dict[Part, list[Annotated]]:
+    """The rows of each part."""
+    split: dict[Part, list[Annotated]] = {part: [] for part in get_args(Part)}
+    for row in rows:
+        split[row.part].append(row)
+    return split

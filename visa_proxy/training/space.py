@@ -1,0 +1,92 @@
+"""A head for another value space, on the encoder of a detector that stays as it is (paper, section 3.1, Eq. 1; appendix B)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from rich.progress import Progress
+
+from visa_proxy.detector.encoder import outputs
+from visa_proxy.encoder.adapted import adapted_encoder, digest
+from visa_proxy.encoder.head import WEIGHTS, Head
+from visa_proxy.errors import ConfigError
+from visa_proxy.training.annotated import Annotated, bundled, parts, read_annotated
+from visa_proxy.training.detector import ClippedError, annotated, calibration
+from visa_proxy.training.heads import Array, Encodings, Example, FitRecipe, Fitter, encode_all, save_head
+from visa_proxy.training.stats import cosine, interval, pearson
+from visa_proxy.values import Space, load_space
+
+MIN_ANSWERS: Final = 20
+RECIPE: Final = FitRecipe(
+    hidden=96, seeds=3, epochs=40, batch=32, learning_rate=3e-3, weight_decay=0.1, dropout=0.3, query_dropout=0.5
+)
+
+
+def train_space(name: str, data: Path | None, base: Path, out: Path | None, seed: int) -> tuple[list[str], Path]:
+    """Fits, measures on held-out answers and writes the head; gives the lines of the report and the file written.
+
+    Raises ConfigError when the space or a labelled row is wrong, when there are fewer than 20 answers, or one dimension has none.
+    """
+    space = load_space(name)
+    rows = bundled(space) if data is None else read_annotated(data, space)
+    _enough(space, rows, data)
+    split = parts(rows)
+    if out is None and data is not None:
+        raise ConfigError(["--out: a folder is needed for a space trained on answers of one's own"])
+    held = [*split["validation"], *split["test"]]
+    examples, tests = list(annotated(split["train"], 1)), list(annotated(held, 1))
+    encoder = adapted_encoder(base)
+    with Progress() as progress:
+        texts = [text for e in [*examples, *tests] for text in (*e.parts, *([e.query] if e.query else []))]
+        encodings = encode_all(encoder, texts, progress)
+        fitter = Fitter(encodings, RECIPE, outputs(space), ClippedError(emphasis=2.0, spread_weight=0.05), progress)
+        tensors = fitter.fit(examples, seed)
+    head = Head(tensors, outputs(space))
+    found = measured(head, encodings, tests) if tests else np.zeros((0, 2 * len(space)), np.float32)
+    spread = calibration(found, tests) if tests else 1.0
+    file = base / f"{space.name}.safetensors" if out is None else out / WEIGHTS
+    save_head(file, tensors, outputs(space), layers=digest(base), spread=f"{spread:.4f}")
+    if out is not None and Path(name).exists():
+        source = Path(name) / "space.yaml" if Path(name).is_dir() else Path(name)
+        if source.resolve() != (out / "space.yaml").resolve():
+            shutil.copyfile(source, out / "space.yaml")
+    return _report(space, split["train"], held, found, tests), file
+
+
+def measured(head: Head, encodings: Encodings, examples: Sequence[Example]) -> Array:
+    """(examples, outputs): the head's outputs, added up over the sentences of each answer."""
+    found = []
+    for example in examples:
+        encoded = [encodings.encoded(part) for part in example.parts]
+        query = encodings.encoded(example.query).pooled if example.query else None
+        found.append(head(encoded, query, np.mean([e.pooled for e in encoded], axis=0)).sum(0))
+    return np.stack(found)
+
+
+def _enough(space: Space, rows: Sequence[Annotated], data: Path | None) -> None:
+    place = f"{data}" if data else f"the bundled answers of {space.name}"
+    if len(rows) < MIN_ANSWERS:
+        raise ConfigError([f"{place}: {len(rows)} answers; at least {MIN_ANSWERS} are needed"])
+    missing = [n for i, n in enumerate(space.names) if not any(row.values[i] for row in rows)]
+    if missing:
+        raise ConfigError([f"{place}: no answer has a level other than 0 for {', '.join(missing)}"])
+
+
+def _report(
+    space: Space, train: Sequence[Annotated], held: Sequence[Annotated], found: Array, tests: Sequence[Example]
+) -> list[str]:
+    lines = [f"{space.name}: trained on {len(train)} answers, {len(held)} held out"]
+    labelled = [(f, e, row) for f, e, row in zip(found, tests, held, strict=True) if e.target.any()]
+    if labelled:
+        size = len(space)
+        values = np.array([cosine(np.clip(f[:size], -1, 1), e.target) for f, e, _ in labelled])
+        mean, low, high = interval(lambda i: float(values[i].mean()), [row.topic or row.answer for _, _, row in labelled])
+        lines.append(f"mean cosine {mean:.3f} ({low:.3f} to {high:.3f}) over {len(values)} answers")
+        table, targets = np.clip(found[:, :size], -1, 1), np.stack([e.target for e in tests])
+        each = ", ".join(f"{n} {pearson(table[:, i], targets[:, i]):.2f}" for i, n in enumerate(space.names))
+        lines.append(f"Pearson: {each}")
+    return lines

@@ -1,0 +1,77 @@
+"""Value spaces from files: those that come with the package, and a user's own."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+from collections.abc import Iterable
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+from visa_proxy.errors import ConfigError
+from visa_proxy.values.document import MAX_BYTES, read_space
+from visa_proxy.values.space import Space
+
+FIRST: Final = "schwartz"
+"""The space that is always measured, before all others."""
+FILE: Final = "space.yaml"
+"""What a folder has its space in."""
+
+
+def load_space(name_or_path: str | Path) -> Space:
+    """A bundled space by its name ("schwartz", "tone", "inglehart-welzel"), or that of a folder with space.yaml, or of a yaml file.
+
+    `is_path` tells the two apart. Raises ConfigError when there is no such space, and with every
+    problem of a file: `file:line:column: key: what was found, what is allowed`.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, str) and not is_path(text):
+        return _bundled(text)
+    path = Path(name_or_path)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        missing = f"there is no file {file}" if path.is_dir() else "there is no such folder or file"
+        raise ConfigError([f"unknown value space {text!r}: {missing}; allowed: {_allowed()}"])
+    return _read(file, str(file))
+
+
+def is_path(text: str) -> bool:
+    """Whether a space is named by its file or folder: with a slash in it, or a name that ends in .yaml or .yml."""
+    return "/" in text or text.endswith((".yaml", ".yml"))
+
+
+def load_spaces(names: Iterable[str] = ()) -> tuple[Space, ...]:
+    """What a detector measures: Schwartz's space and those of `names`, see `load_space`, each once. Raises ConfigError."""
+    return tuple(load_space(name) for name in dict.fromkeys((FIRST, *names)))
+
+
+def bundled_spaces() -> tuple[str, ...]:
+    """The names of the spaces that come with the package, sorted."""
+    return tuple(sorted(each.name.removesuffix(".yaml") for each in _folder().iterdir() if each.name.endswith(".yaml")))
+
+
+@functools.cache
+def _bundled(name: str) -> Space:
+    if name not in bundled_spaces():
+        raise ConfigError([f"unknown value space {name!r}; allowed: {_allowed()}"])
+    source = _folder() / f"{name}.yaml"
+    return _read(source, source.name)
+
+
+def _folder() -> Traversable:
+    return importlib.resources.files("visa_proxy.values") / "spaces"
+
+
+def _allowed() -> str:
+    return f"{', '.join(bundled_spaces())}, or a folder with a {FILE}, such as ./spaces/brand"
+
+
+def _read(source: Traversable | Path, shown: str) -> Space:
+    """`shown`: what messages call the file."""
+    try:
+        with source.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{shown}:1:1: cannot be read: {error.strerror or error}"]) from error
+    return read_space(raw, shown)
