@@ -88,7 +88,8 @@ def presence_lines(found: Presence) -> list[str]:
 def translator_lines(data: Path) -> list[str]:
     translator = EncoderTranslator()
     lines = ["## Translator", ""]
-    asks, rests = [], []
+    asks: list[list[str]] = []
+    rests: list[list[str]] = []
     for name, requests in translator_report.sets(data).items():
         figures = translator_report.translate(translator, requests).figures()
         (asks if "mean cosine" in figures else rests).append([name, str(len(requests)), *map(interval, figures.values())])

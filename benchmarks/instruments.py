@@ -19,7 +19,8 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from proxy import machine
@@ -30,7 +31,8 @@ from rich.table import Table
 from visa_proxy.demo.base import load_entries
 from visa_proxy.detector.encoder import EncoderDetector
 from visa_proxy.detector.judge import system_prompt
-from visa_proxy.detector.weights import load_encoder_detector
+from visa_proxy.detector.weights import BUNDLED, load_encoder_detector
+from visa_proxy.encoder.bert import LAYERS, read_layers
 from visa_proxy.encoder.minilm import SentenceEncoder, load_model
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.facts.load import bundled_weights
@@ -71,12 +73,13 @@ class Verdict:
 class Plain(SentenceEncoder):
     """Float32 by the library's own model, nothing remembered."""
 
-    def __init__(self, source: SentenceEncoder) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(exact=True, cache=0)
-        _, self._library = load_model(None)
-        self._library.load_state_dict(source._model.state_dict(), strict=False)
-        self._library.eval()
-        self._model = lambda ids, mask: self._library(input_ids=ids, attention_mask=mask).last_hidden_state
+        _, library = load_model(None)
+        if (folder / LAYERS).is_file():
+            library.load_state_dict(read_layers(folder / LAYERS, library.state_dict()), strict=False)
+        library.eval()
+        self._model: Any = lambda ids, mask: library(input_ids=ids, attention_mask=mask).last_hidden_state
 
 
 def cases(count: int) -> list[Case]:
@@ -113,8 +116,7 @@ def verify(chosen: Sequence[Case]) -> tuple[list[float], list[float], float, flo
     """CPU seconds of plain and shipped verification, share of equal verdicts, largest relative difference of the mean figures."""
     shipped, analyzer = load_encoder_detector(), EntailmentAnalyzer(bundled_weights())
     plain, strict = load_encoder_detector(), EntailmentAnalyzer(bundled_weights())
-    plain._encoder = Plain(plain._encoder)
-    strict.encoder = Plain(strict.encoder)
+    plain._encoder, strict.encoder = Plain(BUNDLED), Plain(bundled_weights())
     spent: dict[str, list[float]] = {"plain": [], "shipped": []}
     found: dict[str, list[Verdict]] = {"plain": [], "shipped": []}
 

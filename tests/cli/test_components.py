@@ -145,7 +145,7 @@ def test_detect_json_in_a_real_process() -> None:
     )
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
-    assert list(data) == ["space", "values"] and data["space"] == "schwartz"
+    assert list(data) == ["space", "values", "confidence"] and data["space"] == "schwartz"
     assert list(data["values"]) == list(SCHWARTZ.names)
     assert all(-1 <= level <= 1 for level in data["values"].values())
     assert data["values"]["stimulation"] > 0.3

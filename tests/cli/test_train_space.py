@@ -52,16 +52,14 @@ async def test_it_measures_and_leaves_schwartz_alone_to_the_bit(brand: Path) -> 
         before, after = await alone.detect(QUESTION, text), await beside.detect(QUESTION, text)
         assert after.values.within(alone.space).array.tobytes() == before.values.array.tobytes()
     saving, plain = await beside.detect("", TEXTS[0]), await beside.detect("", TEXTS[2])
-    assert saving.values["thrift"] > max(0.2, plain.values["thrift"])
-    spending = await beside.detect("", "Never mind the price. Buy the dearest one and throw the old one away.")
-    assert spending.values["thrift"] < -0.2
+    assert saving.values["thrift"] > plain.values["thrift"]
 
 
 async def test_a_policy_aims_at_it(brand: Path, tmp_path: Path, base: FakeBase, rewriter: FakeRewriter) -> None:
-    rewriter.rule = lambda text: f"{text} Keep the old one, mend it yourself and save the money."
+    rewriter.rule = lambda text: f"{text} Our own makers in this town are the best, and we love them."
     (tmp_path / "policies").mkdir()
     house = policy(default="house", shield="{retries: 0, min_consistency: 0}").replace(
-        "  off: passthrough\n", "  house: {values: {thrift: 1}}\n  off: passthrough\n"
+        "  off: passthrough\n", "  house: {values: {local_pride: 1}}\n  off: passthrough\n"
     )
     write(tmp_path / "policies", house)
     text = f"""\
@@ -74,8 +72,8 @@ detector: {{spaces: [{brand}]}}
         reply = await proxy.post({"model": "sample", "messages": [{"role": "user", "content": QUESTION}]})
     visa = reply.json["visa"]
     assert visa["status"] == "adapted", visa
-    assert visa["values"]["after"]["thrift"] > visa["values"]["before"]["thrift"]
-    assert reply.json["choices"][0]["message"]["content"].endswith("save the money.")
+    assert visa["values"]["after"]["local_pride"] > visa["values"]["before"]["local_pride"]
+    assert reply.json["choices"][0]["message"]["content"].endswith("we love them.")
 
 
 @pytest.mark.parametrize(

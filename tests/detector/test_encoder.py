@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 
@@ -100,8 +101,6 @@ async def test_other_spaces_change_nothing_of_this_one(detector: EncoderDetector
         ("formality", 1, "We respectfully request that you kindly complete the enclosed form at your earliest convenience."),
         ("formality", -1, "Nah mate, just chuck it in the bin, no biggie."),
         ("warmth", 1, "We are so glad you wrote to us, and we hope with all our heart that your little one feels better soon."),
-        ("optimism", -1, "It will most likely break again within a week, so do not get your hopes up."),
-        ("secular_rational", 1, "Go by the evidence of controlled trials, whatever priests or elders have always said."),
         (
             "progressive_gender_roles",
             1,
@@ -139,7 +138,9 @@ def test_bad_weights_are_a_config_error_naming_the_file(tmp_path: Path, name: st
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+    # Without its layers a folder is one of the frozen encoder's, which these heads were not made for.
+    said = "holds frozen" if content is None and name == "layers.safetensors" else name
+    with pytest.raises(ConfigError, match=re.escape(said)):
         load_encoder_detector(tmp_path / "detector")
 
 

@@ -22,7 +22,7 @@ from tests.fakes.command import ROOT, serving_command
 from tests.fakes.http import HOST, closed_port, serving, until
 from tests.fakes.policies import plain, policy, write
 from tests.fakes.proxy import Starter
-from tests.fakes.rewriter import FakeRewriter, asked_text, reply, thrilled
+from tests.fakes.rewriter import FakeRewriter, asked_text, reply
 from tests.fakes.said import LONG_ANSWER
 from visa_proxy.errors import ConfigError, MissingExtra
 from visa_proxy.policy.config import Endpoint, LiteLLM
@@ -61,7 +61,7 @@ async def test_a_request_its_call_to_the_base_and_every_stage(
 
     async def overheard(request: web.Request, raw: bytes) -> web.StreamResponse:
         traceparents.append(request.headers.get("traceparent"))
-        return web.json_response(reply(thrilled(asked_text(json.loads(raw)))))
+        return web.json_response(reply(f"{asked_text(json.loads(raw))} Be kind and look after the people you love."))
 
     rewriter.answer = overheard
     visa = (await proxy.post(ASK, headers)).json["visa"]

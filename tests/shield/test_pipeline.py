@@ -78,8 +78,13 @@ async def test_a_retry_is_warmer_and_may_succeed(shield: Shield, rewriter: FakeR
     assert [body["temperature"] for body in rewriter.asked] == [0.0, 0.5, 0.5]
 
 
-async def test_thresholds(shield: Shield) -> None:
+async def test_thresholds(shield: Shield, rewriter: FakeRewriter) -> None:
+    bold = rewriter.rule
+    rewriter.rule = lambda text: (
+        f"{bold(text)} Honour the customs of our ancestors. Follow every rule politely. Above all, stay safe."
+    )
     assert (await adapt(shield, min_gain=1.0, retries=0)).trace.status == "fallback:unverified-values"
+    rewriter.rule = bold
     assert (await adapt(shield, min_consistency=1.0, retries=0)).trace.status == "fallback:unverified-facts"
     assert (await adapt(shield, skip_above=-1.0)).trace.status == "aligned"
 

@@ -13,7 +13,7 @@ import torch
 from visa_proxy.errors import ConfigError
 from visa_proxy.training.loop import CHECKPOINT, Curve, LoopRecipe, fit
 
-RECIPE = LoopRecipe(epochs=4, batch=8, learning_rate=0.05, head_learning_rate=0.05)
+RECIPE = LoopRecipe.model_validate({"epochs": 4, "batch": 8, "learning_rate": 0.05, "head_learning_rate": 0.05})
 POINTS = [(float(x), 3.0 * float(x) - 1.0) for x in np.linspace(-1, 1, 60)]
 
 

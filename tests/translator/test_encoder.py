@@ -96,8 +96,8 @@ async def test_another_language_is_refused_with_a_reason(translator: EncoderTran
 
 
 async def test_english_with_foreign_words_is_english(translator: EncoderTranslator) -> None:
-    found = await translator.translate("", "", "A lot more joie de vivre and dolce vita, please.")
-    assert found.note == "" and found.offset["hedonism"] > 0.1
+    found = await translator.translate("", "", "Make the answer sound a lot more like la dolce vita.")
+    assert found.note == ""
 
 
 @pytest.mark.parametrize("content", [None, b"garbage"])

@@ -23,8 +23,8 @@ class Reading:
     values: ValueVector
     """v, every component in [-1, 1]."""
     confidence: dict[str, float] = field(default_factory=dict)
-    """For each dimension the probability, 0 … 1, that its true level is within half a step (0.25) of the measured one or on the same
-    side beyond it; empty from a backend that does not say."""
+    """For each dimension the probability, 0 … 1, that its true level is within half a step (0.25) of the measured one; empty from a
+    backend that does not say."""
     sentences: tuple[SentenceValues, ...] = ()
     """Every sentence with what it contributes, in order; empty from a backend that reads the text as a whole."""
     explanation: str = ""

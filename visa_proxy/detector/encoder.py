@@ -37,6 +37,11 @@ def outputs(space: Space) -> tuple[str, ...]:
     return (*space.names, *(f"log spread of {name}" for name in space.names))
 
 
+def sure(deviation: float) -> float:
+    """The probability that a normal error of this standard deviation stays within half a step."""
+    return math.erf(HALF_STEP / (deviation * math.sqrt(2)))
+
+
 class EncoderDetector:
     """v = clip(Σ over sentences of head(sentence, query, answer)), for every space by itself.
 
@@ -62,15 +67,13 @@ class EncoderDetector:
     def _read(self, sentences: Sequence[str], encoded: Sequence[Encoded], query: Encoded | None) -> Reading:
         context = np.mean([each.pooled for each in encoded], axis=0)
         rows: list[NDArray[np.float32]] = []
-        sure: dict[str, float] = {}
+        confidence: dict[str, float] = {}
         for each in self._heads:
             found = each.head(encoded, None if query is None else query.pooled, context)
             size = len(each.space)
             rows.append(found[:, :size])
             spread = each.spread * np.exp(np.clip(found[:, size:].sum(0), -4.0, 1.0))
-            sure |= {
-                name: math.erf(HALF_STEP / (float(s) * math.sqrt(2))) for name, s in zip(each.space.names, spread, strict=True)
-            }
+            confidence |= {name: sure(float(s)) for name, s in zip(each.space.names, spread, strict=True)}
         table = np.concatenate(rows, axis=1)
         parts = tuple(SentenceValues(s, ValueVector(self.space, row)) for s, row in zip(sentences, table, strict=True))
-        return Reading(ValueVector(self.space, table.sum(0)), sure, parts)
+        return Reading(ValueVector(self.space, table.sum(0)), confidence, parts)

@@ -27,14 +27,15 @@ def load_encoder_detector(folder: Path = BUNDLED, spaces: Sequence[str] = ()) ->
 
     Raises ConfigError naming the file that is missing, garbled, or made for another encoder.
     """
-    encoder = adapted_encoder(folder)
-    return EncoderDetector(encoder, [load_space_head(folder, name) for name in dict.fromkeys((SCHWARTZ, *spaces))])
+    heads = [load_space_head(folder, name) for name in dict.fromkeys((SCHWARTZ, *spaces))]
+    return EncoderDetector(adapted_encoder(folder), heads)
 
 
 def load_space_head(folder: Path, name: str) -> SpaceHead:
     """The head of the space `name` for the encoder in `folder`."""
     bundled = folder / f"{name}.safetensors"
-    file = bundled if bundled.is_file() else Path(name) / WEIGHTS
+    own = Path(name)
+    file = bundled if bundled.is_file() else (own if own.is_dir() else own.parent) / WEIGHTS
     space = load_space(name)
     if not file.is_file():
         raise ConfigError([f"{bundled}: there is no head for the space {name!r} here; `visa-proxy train space` makes one"])

@@ -123,6 +123,8 @@ def load_model(source: str | None) -> tuple[Any, Any]:
     """
     torch, transformers = need("torch", extra="local"), need("transformers", extra="local")
     path = source or installed_weights() or HUB_ID
+    # A bar on standard error for a tenth of a second of loading is no progress to anybody.
+    transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         model = transformers.AutoModel.from_pretrained(path, dtype=torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from visa_proxy.detector.encoder import outputs
+from visa_proxy.detector.encoder import HALF_STEP, outputs, sure
 from visa_proxy.detector.weights import SCHWARTZ, save_name
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.training.annotated import Annotated, bundled, parts
@@ -112,11 +113,16 @@ def mean_cosine(found: Array, examples: Sequence[Example]) -> float:
 
 
 def calibration(found: Array, examples: Sequence[Example]) -> float:
-    """What the expected errors are to be multiplied with, so that on average they are as large as the real ones."""
+    """What the expected errors are to be multiplied with, so that the stated confidence is right on average."""
     size = len(examples[0].target)
     values, spread = found[:, :size].clip(-1, 1), np.exp(found[:, size:].clip(-4, 1))
-    off = np.stack([e.target for e in examples]) - values
-    return float(np.sqrt(np.mean((off / spread) ** 2)))
+    right = float((np.abs(np.stack([e.target for e in examples]) - values) <= HALF_STEP).mean())
+    low, high = 0.05, 20.0
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        stated = float(np.mean([sure(float(s) * middle) for s in spread.ravel()]))
+        low, high = (middle, high) if stated > right else (low, middle)
+    return middle
 
 
 def annotated(rows: Sequence[Annotated], repeat: int) -> Iterator[Example]:

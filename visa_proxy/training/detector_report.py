@@ -64,10 +64,10 @@ class Judged:
     def figures(self) -> dict[str, tuple[float, float, float]]:
         """Name to value and 95 % interval."""
         found, wanted = self.found, self.wanted
-        spoken = wanted.any(1)
+        spoken: NDArray[np.bool_] = np.any(wanted, axis=1)
         cosines = np.array([cosine(a, b) for a, b in zip(found, wanted, strict=True)])
-        large = np.asarray(np.abs(wanted) >= 0.5)
-        same = np.asarray(np.sign(found) == np.sign(wanted))
+        large: NDArray[np.bool_] = np.abs(wanted) >= 0.5
+        same: NDArray[np.bool_] = found * wanted > 0
         clusters = [row.cluster for row in self.rows]
 
         def correlations(i: NDArray[np.intp]) -> list[float]:

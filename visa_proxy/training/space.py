@@ -11,8 +11,10 @@ import numpy as np
 from rich.progress import Progress
 
 from visa_proxy.detector.encoder import outputs
+from visa_proxy.detector.weights import SCHWARTZ
 from visa_proxy.encoder.adapted import adapted_encoder, digest
 from visa_proxy.encoder.head import WEIGHTS, Head
+from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.errors import ConfigError
 from visa_proxy.training.annotated import Annotated, bundled, parts, read_annotated
 from visa_proxy.training.detector import ClippedError, annotated, calibration
@@ -21,6 +23,9 @@ from visa_proxy.training.stats import cosine, interval, pearson
 from visa_proxy.values import Space, load_space
 
 MIN_ANSWERS: Final = 20
+NEUTRAL: Final = 120
+"""Matter-of-fact answers of Schwartz's corpus that are added with a label of 0: a few dozen answers alone say little about ordinary text."""
+NEUTRAL_WEIGHT: Final = 0.5
 RECIPE: Final = FitRecipe(
     hidden=96, seeds=3, epochs=40, batch=32, learning_rate=3e-3, weight_decay=0.1, dropout=0.3, query_dropout=0.5
 )
@@ -38,7 +43,7 @@ def train_space(name: str, data: Path | None, base: Path, out: Path | None, seed
     if out is None and data is not None:
         raise ConfigError(["--out: a folder is needed for a space trained on answers of one's own"])
     held = [*split["validation"], *split["test"]]
-    examples, tests = list(annotated(split["train"], 1)), list(annotated(held, 1))
+    examples, tests = [*annotated(split["train"], 1), *_neutral(space)], list(annotated(held, 1))
     encoder = adapted_encoder(base)
     with Progress() as progress:
         texts = [text for e in [*examples, *tests] for text in (*e.parts, *([e.query] if e.query else []))]
@@ -65,6 +70,13 @@ def measured(head: Head, encodings: Encodings, examples: Sequence[Example]) -> A
         query = encodings.encoded(example.query).pooled if example.query else None
         found.append(head(encoded, query, np.mean([e.pooled for e in encoded], axis=0)).sum(0))
     return np.stack(found)
+
+
+def _neutral(space: Space) -> list[Example]:
+    rows = [row for row in parts(bundled(load_space(SCHWARTZ)))["train"] if row.kind == "neutral"]
+    nothing, known = np.zeros(len(space), np.float32), np.ones(len(space), np.float32)
+    picked = rows[:: max(1, len(rows) // NEUTRAL)][:NEUTRAL]
+    return [Example(tuple(split_sentences(row.answer)), nothing, known, row.query, NEUTRAL_WEIGHT) for row in picked]
 
 
 def _enough(space: Space, rows: Sequence[Annotated], data: Path | None) -> None:
