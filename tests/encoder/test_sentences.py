@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visa_proxy.encoder.sentences import split_clauses, split_sentences
+from visa_proxy.encoder.sentences import split_sentences
 
 PIECES = st.sampled_from(
     "word Word e.g. Dr. A. 3.5 … ? ! . , ; : – - * 1. # > ``` ~~~ ⟦1⟧ “Hi.” (No.) Žluť 東京。 🎈".split() + ["\n", " ", "\r\n"]
@@ -124,36 +122,3 @@ def test_sentences_are_parts_of_the_text_in_order(text: str) -> None:
 def test_without_fences_no_word_is_lost(words: list[str]) -> None:
     text = ". ".join(words)
     assert " ".join(split_sentences(text)).split() == text.split()
-
-
-@pytest.mark.parametrize(
-    ("sentence", "clauses"),
-    [
-        ("Take the long way, it is safer.", ["Take the long way,", "it is safer."]),
-        ("Go there; stay calm: all is well.", ["Go there;", "stay calm:", "all is well."]),
-        ("Stay home – it rains - or go out — your choice.", ["Stay home", "it rains", "or go out", "your choice."]),
-        ("However, we should go.", ["However, we should go."]),
-        ("We should go, however.", ["We should go, however."]),
-        ("Apples, pears, plums.", ["Apples, pears, plums."]),
-        ("A well-known road of 1,200 km at 12:30.", ["A well-known road of 1,200 km at 12:30."]),
-        ("Use ⟦1⟧, then open ⟦2⟧.", ["Use ⟦1⟧,", "then open ⟦2⟧."]),
-        ("Über alles, sagte er leise.", ["Über alles,", "sagte er leise."]),
-        ("Yes.", ["Yes."]),
-        ("", []),
-    ],
-)
-def test_clauses(sentence: str, clauses: list[str]) -> None:
-    assert split_clauses(sentence) == clauses
-
-
-WORD = st.sampled_from("we go Go, home; ⟦1⟧ ⟦2⟧, Žluť: 3,5 well-known – — -".split())
-
-
-@given(st.lists(WORD, max_size=15).map(" ".join))
-def test_clauses_lose_nothing_but_dashes(sentence: str) -> None:
-    dash = re.compile(r"^[–—-]$")
-    kept = [word for word in sentence.split() if not dash.match(word)]
-    clauses = split_clauses(sentence)
-    assert [word for clause in clauses for word in clause.split() if not dash.match(word)] == kept
-    if len(clauses) > 1:
-        assert all(" " in clause for clause in clauses), "no lone word stands by itself"

@@ -37,23 +37,3 @@ def _split_line(line: str) -> list[str]:
         start = match.end()
     pieces.append(line[start:].strip())
     return [piece for piece in pieces if any(character.isalnum() for character in piece)]
-
-
-_JOINT: Final = re.compile(r"(?<=[,;:])\s+|\s+[–—-]\s+")
-
-
-def split_clauses(sentence: str) -> list[str]:
-    """The parts of a sentence between commas, semicolons, colons and dashes; a lone word stays with what follows it.
-
-    A value clause in a longer sentence has a reading of its own only when it is encoded by itself.
-    """
-    parts: list[str] = []
-    held = ""
-    for piece in _JOINT.split(sentence):
-        held = f"{held} {piece}".strip()
-        if " " in held.strip(",;: "):
-            parts.append(held)
-            held = ""
-    if held:
-        parts = [*parts[:-1], f"{parts[-1]} {held}"] if parts else [held]
-    return parts

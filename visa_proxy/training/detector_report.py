@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,9 @@ class Judged:
             "mean cosine": interval(lambda i: float(cosines[i][spoken[i]].mean()), clusters),
             "sign accuracy": interval(lambda i: float(same[i][large[i]].mean()), clusters),
             "mean Pearson": interval(lambda i: float(np.nanmean(correlations(i))), clusters, rounds=200),
-            "lowest Pearson": interval(lambda i: float(np.nanmin(correlations(i))), clusters, rounds=200),
+            "lowest Pearson": interval(
+                lambda i: min((c for c in correlations(i) if c == c), default=math.nan), clusters, rounds=200
+            ),
         }
 
     def pearsons(self) -> dict[str, tuple[float, float, float]]:
