@@ -16,7 +16,7 @@ from visa_proxy.detector.encoder import EncoderDetector, SpaceHead, outputs
 from visa_proxy.encoder.adapted import adapted_encoder, digest
 from visa_proxy.encoder.head import WEIGHTS, load_head
 from visa_proxy.errors import ConfigError
-from visa_proxy.values import Space, load_space
+from visa_proxy.values import Space, load_space, load_spaces
 
 BUNDLED: Final = Path(__file__).parent.parent / "assets" / "detector"
 SCHWARTZ: Final = "schwartz"
@@ -27,8 +27,10 @@ def load_encoder_detector(folder: Path = BUNDLED, spaces: Sequence[str] = ()) ->
 
     Raises ConfigError naming the file that is missing, garbled, or made for another encoder.
     """
-    heads = [load_space_head(folder, name) for name in dict.fromkeys((SCHWARTZ, *spaces))]
-    return EncoderDetector(adapted_encoder(folder), heads)
+    names = list(dict.fromkeys((SCHWARTZ, *spaces)))
+    load_spaces(names)  # what is wrong with a name is said before anything is loaded
+    encoder = adapted_encoder(folder)
+    return EncoderDetector(encoder, [load_space_head(folder, name) for name in names])
 
 
 def load_space_head(folder: Path, name: str) -> SpaceHead:
