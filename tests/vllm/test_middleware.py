@@ -298,7 +298,7 @@ class TestPassThrough:
     def test_leaving_a_request_that_is_held_back_ends_it_too(self, full: openai.OpenAI, vllm: Child) -> None:
         before, asked = metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
         with pytest.raises(openai.APITimeoutError):
-            full.with_options(timeout=1.0).chat.completions.create(model=MODEL, messages=ask("Please count"), max_tokens=asked)
+            full.with_options(timeout=0.3).chat.completions.create(model=MODEL, messages=ask("Please count"), max_tokens=asked)
         _until_idle(vllm)
         assert metric(vllm, "vllm:generation_tokens_total") - before < asked
 
