@@ -21,7 +21,7 @@ from rich.console import Console
 from visa_proxy.detector.encoder import HALF_STEP
 from visa_proxy.detector.weights import load_encoder_detector
 from visa_proxy.encoder.minilm import SentenceEncoder
-from visa_proxy.facts.load import bundled_weights
+from visa_proxy.facts.load import BUNDLED as FACTS
 from visa_proxy.training import detector_report, facts_report, translator_report
 from visa_proxy.training.detector_report import OWN, QUIET, Judged, Presence
 from visa_proxy.translator.encoder import EncoderTranslator
@@ -101,7 +101,7 @@ def translator_lines(data: Path) -> list[str]:
 
 
 def facts_lines(data: Path) -> list[str]:
-    return ["## Fact analyzer", "", *facts_report.card(data, bundled_weights()), ""]
+    return ["## Fact analyzer", "", *facts_report.card(data, FACTS), ""]
 
 
 def scatter(judged: Judged, file: Path) -> None:

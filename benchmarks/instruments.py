@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import statistics
 import sys
 import time
@@ -35,7 +36,7 @@ from visa_proxy.detector.weights import BUNDLED, load_encoder_detector
 from visa_proxy.encoder.bert import LAYERS, read_layers
 from visa_proxy.encoder.minilm import SentenceEncoder, load_model
 from visa_proxy.encoder.sentences import split_sentences
-from visa_proxy.facts.load import bundled_weights
+from visa_proxy.facts.load import BUNDLED as FACTS
 from visa_proxy.facts.nli import EntailmentAnalyzer
 from visa_proxy.llm.structured import delimited
 from visa_proxy.training.compose import dress
@@ -75,7 +76,7 @@ class Plain(SentenceEncoder):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(exact=True, cache=0)
-        _, library = load_model(None)
+        library = copy.deepcopy(load_model(None)[1])
         if (folder / LAYERS).is_file():
             library.load_state_dict(read_layers(folder / LAYERS, library.state_dict()), strict=False)
         library.eval()
@@ -114,9 +115,9 @@ async def verdict(detector: EncoderDetector, facts: EntailmentAnalyzer, case: Ca
 
 def verify(chosen: Sequence[Case]) -> tuple[list[float], list[float], float, float]:
     """CPU seconds of plain and shipped verification, share of equal verdicts, largest relative difference of the mean figures."""
-    shipped, analyzer = load_encoder_detector(), EntailmentAnalyzer(bundled_weights())
-    plain, strict = load_encoder_detector(), EntailmentAnalyzer(bundled_weights())
-    plain._encoder, strict.encoder = Plain(BUNDLED), Plain(bundled_weights())
+    shipped, analyzer = load_encoder_detector(), EntailmentAnalyzer(FACTS)
+    plain, strict = load_encoder_detector(), EntailmentAnalyzer(FACTS)
+    plain._encoder, strict.encoder = Plain(BUNDLED), Plain(FACTS)
     spent: dict[str, list[float]] = {"plain": [], "shipped": []}
     found: dict[str, list[Verdict]] = {"plain": [], "shipped": []}
 

@@ -8,8 +8,9 @@ import pytest
 
 from visa_proxy.errors import ConfigError
 from visa_proxy.facts.base import FactAnalyzer, FactReport
-from visa_proxy.facts.load import bundled_weights, load_facts
+from visa_proxy.facts.load import BUNDLED, load_facts
 from visa_proxy.facts.nli import EntailmentAnalyzer
+from visa_proxy.llm.instrument import Settings
 
 ANSWER = (
     "Rinse the rice in cold water until the water runs clear. Bring a pot of water to a boil and add the rice. "
@@ -148,8 +149,8 @@ def test_concurrent_equals_serial(facts: FactAnalyzer) -> None:
 
 
 def test_bundled_weights_are_small() -> None:
-    assert (bundled_weights() / "model.safetensors").stat().st_size < 4_000_000
-    assert "visa-proxy train facts" in (bundled_weights() / "MODEL_CARD.md").read_text()
+    assert (BUNDLED / "model.safetensors").stat().st_size < 4_000_000
+    assert "visa-proxy train facts" in (BUNDLED / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ", None])
@@ -157,14 +158,13 @@ def test_unusable_weights_are_a_config_error(tmp_path: Path, content: bytes | No
     if content is not None:
         (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.safetensors") as error:
-        load_facts({"path": str(tmp_path)})
+        load_facts(Settings(kind="nli", path=tmp_path))
     assert str(tmp_path) in str(error.value)
 
 
-@pytest.mark.parametrize("config", [{"kind": "oracle"}, {"kind": "nli", "size": 3}, {"path": 3}])
-def test_a_wrong_config_says_what_is_allowed(config: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="facts"):
-        load_facts(config)
+def test_an_unknown_kind_says_what_is_allowed() -> None:
+    with pytest.raises(ConfigError, match=r"facts\.kind: unknown kind 'oracle'; allowed: nli"):
+        load_facts(Settings(kind="oracle"))
 
 
 def test_the_report_says_which_sentence_lost_or_gained_what(facts: FactAnalyzer) -> None:

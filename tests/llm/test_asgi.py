@@ -262,6 +262,23 @@ class TestFaults:
             assert await answer.read() == b"[]"
 
 
+async def _waiting() -> tuple[asyncio.Task[object], asyncio.Event]:
+    """Whoever asks an app that does not answer, and what is set when the app ends."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        return Response()
+
+    asking: asyncio.Task[object] = asyncio.create_task(AsgiEndpoint(app(handler)).json(CHAT, {}))
+    await begun.wait()
+    return asking, ended
+
+
 class TestLeaving:
     async def test_a_stream_ends_at_once_and_says_nothing_of_it(self, caplog: pytest.LogCaptureFixture) -> None:
         ended = asyncio.Event()
@@ -303,36 +320,14 @@ class TestLeaving:
         assert cancelled.is_set()
 
     async def test_whoever_is_cancelled_while_it_waits_ends_the_app(self) -> None:
-        begun, ended = asyncio.Event(), asyncio.Event()
-
-        async def handler(request: Request) -> Response:
-            begun.set()
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-            return Response()
-
-        asking = asyncio.create_task(AsgiEndpoint(app(handler)).json(CHAT, {}))
-        await begun.wait()
+        asking, ended = await _waiting()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert ended.is_set()
 
     async def test_being_cancelled_again_while_leaving_ends_the_app_all_the_same(self) -> None:
-        begun, ended = asyncio.Event(), asyncio.Event()
-
-        async def handler(request: Request) -> Response:
-            begun.set()
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-            return Response()
-
-        asking = asyncio.create_task(AsgiEndpoint(app(handler)).json(CHAT, {}))
-        await begun.wait()
+        asking, ended = await _waiting()
         for _ in range(2):
             asking.cancel()
             await asyncio.sleep(0.02)

@@ -20,7 +20,7 @@ import pytest
 
 from tests.fakes.child import Child, running, tail
 from tests.fakes.pages import blocks, files
-from tests.vllm.asking import CALL_S, ask, client_of, metric, visa_of
+from tests.vllm.asking import CALL_S, ask, client_of, metric, undated, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
@@ -166,11 +166,6 @@ def own(vllm: Child) -> Iterator[openai.OpenAI]:
     """With vLLM's own key."""
     with client_of(vllm, VLLM_KEY) as client:
         yield client
-
-
-def undated(body: bytes) -> bytes:
-    """Without that in which two answers to the same request differ."""
-    return re.sub(rb'"created":\d+', b'"created":0', re.sub(rb'"id":"[^"]*-[^"]*"', b'"id":""', body))
 
 
 def _get(server: Child, path: str, *, key: str | None = None, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:

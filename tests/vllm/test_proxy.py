@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import openai
 import pytest
 
 from tests.fakes.child import Child, running, tail
-from tests.vllm.asking import CALL_S, ask, client_of, metric, visa_of
+from tests.vllm.asking import CALL_S, ask, client_of, metric, undated, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
@@ -144,11 +143,6 @@ def safe(proxy: Child) -> Iterator[openai.OpenAI]:
 def window(proxy: Child) -> Iterator[openai.OpenAI]:
     with client_of(proxy, WINDOW_KEY) as client:
         yield client
-
-
-def undated(body: bytes) -> bytes:
-    """Without the two things in which two answers to the same request differ."""
-    return re.sub(rb'"created":\d+', b'"created":0', re.sub(rb'"id":"[^"]*"', b'"id":""', body))
 
 
 class TestPassThrough:

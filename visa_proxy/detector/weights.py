@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from visa_proxy.detector.encoder import EncoderDetector, SpaceHead, outputs
-from visa_proxy.encoder.adapted import adapted_encoder, digest
+from visa_proxy.encoder.adapted import adapted_encoder, check_made_for
 from visa_proxy.encoder.head import WEIGHTS, load_head
 from visa_proxy.errors import ConfigError
-from visa_proxy.values import Space, load_space, load_spaces
+from visa_proxy.values import Space, is_path, load_space, load_spaces
 
 BUNDLED: Final = Path(__file__).parent.parent / "assets" / "detector"
 SCHWARTZ: Final = "schwartz"
@@ -35,19 +35,15 @@ def load_encoder_detector(folder: Path = BUNDLED, spaces: Sequence[str] = ()) ->
 
 def load_space_head(folder: Path, name: str) -> SpaceHead:
     """The head of the space `name` for the encoder in `folder`."""
-    bundled = folder / f"{name}.safetensors"
-    own = Path(name)
-    file = bundled if bundled.is_file() else (own if own.is_dir() else own.parent) / WEIGHTS
-    space = load_space(name)
+    space, own = load_space(name), Path(name)
+    file = (own if own.is_dir() else own.parent) / WEIGHTS if is_path(name) else folder / file_name(space)
     if not file.is_file():
-        raise ConfigError([f"{bundled}: there is no head for the space {name!r} here; `visa-proxy train space` makes one"])
+        raise ConfigError([f"{file}: there is no head for the space {name!r} here; `visa-proxy train space` makes one"])
     head = load_head(file, outputs(space))
-    made_for, found = head.metadata.get("layers"), digest(folder)
-    if made_for != found:
-        raise ConfigError([f"{file}: made for the encoder {made_for}, but {folder} holds {found}; train the space again"])
+    check_made_for(file, head.metadata.get("layers"), folder, "the space")
     return SpaceHead(space, head, float(head.metadata.get("spread", "1")))
 
 
-def save_name(space: Space) -> str:
-    """File name of a bundled head."""
+def file_name(space: Space) -> str:
+    """Of the head for `space` in a detector's folder."""
     return f"{space.name}.safetensors"

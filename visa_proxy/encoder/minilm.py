@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -84,8 +85,10 @@ class SentenceEncoder:
             if cached is not None:
                 known[sentence] = cached
                 self._cache.move_to_end(sentence)
-        missing = sorted({s for request in requests for s in request if s not in known}, key=len)
-        for group in _alike(missing):
+        # By text among equals: what is encoded together is the same in every process.
+        missing = sorted({s for request in requests for s in request if s not in known}, key=lambda s: (len(s), s))
+        for places in alike([len(sentence) for sentence in missing], _full):
+            group = [missing[place] for place in places]
             known.update(zip(group, self._forward(group), strict=True))
         for sentence in missing:
             self._cache[sentence] = known[sentence]
@@ -104,20 +107,30 @@ class SentenceEncoder:
         return [Encoded(tokens=states[i, :length].numpy().copy(), pooled=pooled[i].copy()) for i, length in enumerate(lengths)]
 
 
-def _alike(sentences: list[str]) -> Iterator[list[str]]:
-    """Groups of sentences, sorted by length, that are about as long: padding costs as much as text."""
-    group: list[str] = []
-    for sentence in sentences:
-        if group and (len(group) == MAX_BATCH or len(sentence) > 1.5 * len(group[0]) + 20):
+def alike(lengths: Sequence[int], full: Callable[[int, int, int], bool]) -> Iterator[list[int]]:
+    """Positions of texts of about the same length, together: padding costs as much as text.
+
+    `full(count, shortest, length)` says whether a group of `count` takes no other text of that length.
+    """
+    group: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and full(len(group), lengths[group[0]], lengths[place]):
             yield group
             group = []
-        group.append(sentence)
+        group.append(place)
     if group:
         yield group
 
 
+def _full(count: int, shortest: int, length: int) -> bool:
+    return count == MAX_BATCH or length > 1.5 * shortest + 20
+
+
+@functools.lru_cache(maxsize=1)
 def load_model(source: str | None) -> tuple[Any, Any]:
     """Tokenizer and transformers' model of `source`; None is the installed weights package, else the hub id.
+
+    Detector, translator and fact analyzer stand on the same one, so the last is kept: nobody may change it.
 
     Raises MissingExtra without torch or transformers, ConfigError when the weights cannot be read.
     """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from visa_proxy.errors import EngineError
+from visa_proxy.tasks import end
 
 logger = logging.getLogger("visa_proxy.engines")
 
@@ -90,11 +91,8 @@ class Supervisor:
 
     async def stop(self) -> None:
         """SIGTERM to the child's process group, SIGKILL after 10 s."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await end(self._task)
+        self._task = None
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return

@@ -16,6 +16,7 @@ import orjson
 from visa_proxy.engines.adapters import Adapter, Folder, Source
 from visa_proxy.errors import UpstreamError, VisaError
 from visa_proxy.llm.base import Endpoint
+from visa_proxy.tasks import end
 
 logger = logging.getLogger("visa_proxy.engines")
 
@@ -79,11 +80,8 @@ class Voices:
 
     async def stop(self) -> None:
         """What is loaded stays."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     async def _keep_up(self) -> None:
         while True:

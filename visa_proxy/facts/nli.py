@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from visa_proxy.encoder.adapted import adapted_encoder, digest
+from visa_proxy.encoder.adapted import adapted_encoder, check_made_for
 from visa_proxy.encoder.batcher import Batcher
 from visa_proxy.encoder.minilm import Array
 from visa_proxy.encoder.sentences import split_sentences
@@ -114,8 +114,7 @@ def read_weights(folder: Path) -> Tensors:
             weights: Tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
     except Exception as error:  # the safetensors library has its own exception class, and OSError for files
         raise ConfigError([f"{file}: facts: cannot read the weights: {error}"]) from error
-    if made_for != (own := digest(folder)):
-        raise ConfigError([f"{file}: facts: made for the encoder {made_for}, but {folder} holds {own}"])
+    check_made_for(file, made_for, folder)
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if found != SHAPES:
         wrong = sorted(name for name in found.keys() | SHAPES.keys() if found.get(name) != SHAPES.get(name))

@@ -1,4 +1,4 @@
-"""A detector or translator: which one the config asks for, and what becomes of an endpoint's failure when it is behind one."""
+"""Detector, translator, fact analyzer: which one the config asks for, and what becomes of an endpoint's failure when it is behind one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Open = Callable[[], Endpoint]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the config says of a detector or translator. The default is the one that comes with the package."""
+    """What the config says of an instrument. The default is the detector or translator that comes with the package."""
 
     kind: str = "encoder"
-    """encoder: weights in this process; else what is behind the endpoint: judge or vllm (detector), llm (translator)."""
+    """encoder, nli (facts): weights in this process; else what is behind the endpoint: judge or vllm (detector), llm (translator)."""
     path: Path | None = None
     """Of an encoder's weights; None: the bundled ones."""
     spaces: tuple[str, ...] = ()

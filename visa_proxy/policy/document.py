@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 
 import yaml
 
+from visa_proxy import yaml_problems
 from visa_proxy.errors import ConfigError
 
 MAX_BYTES: Final = 1_000_000
@@ -90,25 +91,16 @@ def read_document(path: Path) -> Document:
         raise ConfigError([f"{path}:1:1: cannot be read: {error.strerror or error}"]) from error
     if len(raw) > MAX_BYTES:
         raise ConfigError([f"{path}:1:1: larger than {MAX_BYTES} bytes, the most a config file may have"])
-    try:
-        return parse_document(path, raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{path}:{line}:1: not UTF-8: byte {raw[error.start]:#04x}"]) from error
+    with yaml_problems.named(path):
+        text = raw.decode("utf-8-sig")
+    return parse_document(path, text)
 
 
 def parse_document(path: Path, text: str) -> Document:
     """`read_document` for text at hand; `path` is only named in messages."""
-    try:
+    with yaml_problems.named(path):
         _refuse_tricks(path, text)
         root = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
-        raise ConfigError([f"{path}:{at}: not valid YAML: {error.problem or error.context}"]) from error
-    except yaml.YAMLError as error:
-        # The reader's own error for control characters; its text spans lines and quotes the input.
-        raise ConfigError([f"{path}:1:1: not valid YAML: it holds a character YAML does not allow"]) from error
     if root is None:
         raise ConfigError([f"{path}:1:1: the file is empty"])
     walk = _Walk(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Final
 from visa_proxy.errors import ConfigError
 from visa_proxy.policy.load import load_policy, policy_files
 from visa_proxy.policy.resolve import PolicySet, Tenant, conflicts
+from visa_proxy.tasks import end
 from visa_proxy.values import Space
 
 logger = logging.getLogger(__name__)
@@ -79,11 +79,8 @@ class PolicyWatcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     async def _watch(self) -> None:
         while True:

@@ -158,7 +158,7 @@ class Components:
         return Instruments(
             load_detector(_settings(config.detector), self._opener("detector", config.detector)),
             load_translator(_settings(config.translator), self._opener("translator", config.translator)),
-            load_facts(_section(config.facts)),
+            load_facts(_settings(config.facts)),
         )
 
     def _opener(self, name: str, component: ComponentConfig) -> Open:
@@ -186,10 +186,6 @@ def check_installed(config: ServerConfig) -> None:
         installed("vllm", extra="vllm")
     elif launch is not None and shutil.which(launch.python or "") is None:
         raise ConfigError([f"rewriter.launch.python: there is no program {launch.python}"])
-
-
-def _section(component: ComponentConfig) -> dict[str, Any]:
-    return {"kind": component.kind} | ({} if component.path == BUNDLED else {"path": component.path})
 
 
 def _settings(component: ComponentConfig) -> Settings:

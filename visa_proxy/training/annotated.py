@@ -8,7 +8,6 @@ held out: an answer is judged on subjects that training never saw.
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from numpy.typing import NDArray
 
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.errors import ConfigError
+from visa_proxy.training import jsonl
 from visa_proxy.training.labelled import Part, part_of
-from visa_proxy.values import Space
+from visa_proxy.values import Space, ValueVector
 
 _KEYS: Final = frozenset({"topic", "kind", "query", "answer", "values", "carriers"})
 
@@ -54,9 +54,7 @@ class Annotated:
 
 def bundled(space: Space) -> list[Annotated]:
     """The corpus of `space` in this package: `data/values/<space>/*.jsonl`; empty where there is none."""
-    folder = importlib.resources.files("visa_proxy.training") / "data" / "values" / space.name
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".jsonl")), key=lambda f: f.name) if folder.is_dir() else []
-    return [row for file in files for row in read_annotated(file, space)]
+    return [row for file in jsonl.bundled(f"values/{space.name}") for row in read_annotated(file, space)]
 
 
 def read_annotated(file: Path | Traversable, space: Space) -> list[Annotated]:
@@ -117,9 +115,7 @@ def _levels(row: dict[str, Any], space: Space) -> Iterator[str]:
 
 
 def _row(row: dict[str, Any], space: Space) -> Annotated:
-    values = np.zeros(len(space), np.float32)
-    for name, level in row["values"].items():
-        values[space.index[name]] = level
+    values = ValueVector.of(space, row["values"]).array.astype(np.float32)
     carriers = {name: tuple(place - 1 for place in places) for name, places in row.get("carriers", {}).items()}
     return Annotated(row.get("topic", ""), row.get("kind", ""), row.get("query", ""), row["answer"], values, carriers, space)
 

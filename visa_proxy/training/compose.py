@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.training.phrases import Phrase
-from visa_proxy.values import load_space
+from visa_proxy.values import ValueVector, load_space
 
 Array = NDArray[np.float32]
+NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 # fmt: off
 IMPERATIVES: Final = frozenset((
     "use", "make", "add", "take", "get", "start", "keep", "try", "check", "put", "choose", "look", "write",
@@ -61,11 +63,11 @@ def dress(sentences: Sequence[str], phrases: Sequence[Phrase], order: np.random.
     framed: list[tuple[str, Array]] = []
     ends: list[tuple[str, Array]] = []
     for phrase in sorted(phrases, key=lambda p: p.form != "reframe"):
-        label = one_hot(phrase.value, phrase.level)
+        expressed = label({phrase.value: phrase.level})
         if phrase.form in ("opening", "closing"):
             pieces = split_sentences(phrase.text)
             (framed if phrase.form == "opening" else ends).extend(
-                (piece, (label / len(pieces)).astype(np.float32)) for piece in pieces
+                (piece, (expressed / len(pieces)).astype(np.float32)) for piece in pieces
             )
             continue
         for position in order.permutation(len(texts)):
@@ -73,19 +75,16 @@ def dress(sentences: Sequence[str], phrases: Sequence[Phrase], order: np.random.
             changed = insert(texts[position], phrase) if taken < 2 and (phrase.form != "lead" or not taken) else None
             if changed is not None and len(split_sentences(changed)) == 1:
                 texts[position] = changed
-                labels[position] += label
+                labels[position] += expressed
                 break
     before, after = [text for text, _ in framed], [text for text, _ in ends]
-    extra = [label[None] for _, label in framed], [label[None] for _, label in ends]
+    extra = [each[None] for _, each in framed], [each[None] for _, each in ends]
     return before + texts + after, np.clip(np.concatenate([*extra[0], labels, *extra[1]]), -1, 1)
 
 
-def one_hot(value: str, level: float) -> Array:
-    """(10,): `level` at `value`."""
-    space = load_space("schwartz")
-    vector = np.zeros(len(space), np.float32)
-    vector[space.index[value]] = level
-    return vector
+def label(levels: Mapping[str, float] = NOTHING) -> Array:
+    """(10,): Schwartz's values by name, 0 for those that are not named."""
+    return ValueVector.of(load_space("schwartz"), levels).array.astype(np.float32)
 
 
 def _lowered(sentence: str) -> str:

@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from visa_proxy.detector.encoder import HALF_STEP, outputs, sure
-from visa_proxy.detector.weights import SCHWARTZ, save_name
+from visa_proxy.detector.weights import SCHWARTZ, file_name
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.training.annotated import Annotated, bundled, parts
-from visa_proxy.training.compose import dress, neutral_frame, one_hot
+from visa_proxy.training.compose import dress, label, neutral_frame
 from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.heads import Array, Example
 from visa_proxy.training.labelled import Labelled, read_fulcra, read_personas
 from visa_proxy.training.loop import Curve
 from visa_proxy.training.phrases import Phrase, Split, phrases
-from visa_proxy.training.stats import cosine
-from visa_proxy.training.summed import SummedModel, SummedRecipe
+from visa_proxy.training.summed import SummedModel, SummedRecipe, mean_cosine
 from visa_proxy.training.touche import read_touche
 from visa_proxy.values import load_space
 
@@ -93,8 +92,8 @@ def train(data: Path, recipe: DetectorRecipe, out: Path, seed: int) -> Curve:
     examples = training_examples(data, recipe, seed)
     held = validation_examples(data)
     model = SummedModel(recipe.fit, outputs(space), ClippedError(recipe.emphasis, recipe.spread_weight), seed)
-    curve = model.fit(examples, held, lambda found: mean_cosine(found, held), out, "detector")
-    model.save(out, save_name(space), spread=f"{calibration(model.outputs(held), held):.4f}")
+    curve = model.fit(examples, held, lambda found: mean_cosine(found, held, len(space)), out, "detector")
+    model.save(out, file_name(space), spread=f"{calibration(model.outputs(held), held):.4f}")
     return curve
 
 
@@ -103,13 +102,6 @@ def validation_examples(data: Path) -> list[Example]:
     rows = parts(bundled(load_space(SCHWARTZ)))["validation"]
     own = [Example(tuple(split_sentences(row.answer)), row.values, np.ones_like(row.values), row.query) for row in rows]
     return own + [example for row in read_fulcra(data) if row.part == "validation" for example in whole(row)]
-
-
-def mean_cosine(found: Array, examples: Sequence[Example]) -> float:
-    """Over the examples that have a label other than zero."""
-    size = len(examples[0].target)
-    pairs = [(row[:size].clip(-1, 1), e.target) for row, e in zip(found, examples, strict=True) if e.target.any()]
-    return float(np.mean([cosine(row, target) for row, target in pairs]))
 
 
 def calibration(found: Array, examples: Sequence[Example]) -> float:
@@ -142,9 +134,8 @@ def training_examples(data: Path, recipe: DetectorRecipe, seed: int) -> list[Exa
     examples = list(annotated(parts(bundled(space))["train"], recipe.repeat))
     if recipe.phrase_weight:
         examples += dressed(data, recipe, pool, order)
-        examples += [_sentence(p.text.strip(" ,"), one_hot(p.value, p.level), weight=recipe.phrase_weight) for p in pool]
-    nothing = np.zeros(len(space), np.float32)
-    examples += [_sentence(sentence, nothing, weight=recipe.tricky_weight) for sentence in tricky("train")]
+        examples += [_sentence(p.text.strip(" ,"), label({p.value: p.level}), weight=recipe.phrase_weight) for p in pool]
+    examples += [_sentence(sentence, label(), weight=recipe.tricky_weight) for sentence in tricky("train")]
     for row in read_fulcra(data):
         if row.part == "train":
             examples += whole(row, recipe.fulcra_weight)

@@ -20,7 +20,7 @@ from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.training.annotated import bundled, parts
 from visa_proxy.training.baselines import Baseline, Lexicon, MeanVector, Ridge
-from visa_proxy.training.compose import dress
+from visa_proxy.training.compose import dress, label
 from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.detector import tricky
 from visa_proxy.training.heads import Array
@@ -103,9 +103,9 @@ def rows_of(data: Path) -> dict[str, list[Row]]:
             _row(r.query, r.text, r.target, r.query) for r in read_fulcra(data) if r.part == "test" and split_sentences(r.text)
         ],
         DRESSED: _dressed(data),
-        QUIET[0]: [_row(a.instruction, a.text, _nothing(), a.instruction) for a in read_dolly(data, "heldout")[:150]],
+        QUIET[0]: [_row(a.instruction, a.text, label(), a.instruction) for a in read_dolly(data, "heldout")[:150]],
         QUIET[1]: _demo(),
-        QUIET[2]: [_row("", sentence, _nothing(), sentence) for sentence in tricky("heldout")],
+        QUIET[2]: [_row("", sentence, label(), sentence) for sentence in tricky("heldout")],
     }
 
 
@@ -196,15 +196,11 @@ def _dressed(data: Path) -> list[Row]:
 def _demo() -> list[Row]:
     source = importlib.resources.files("visa_proxy") / "demo" / "data" / "answers.yaml"
     rows = yaml.safe_load(source.read_text(encoding="utf-8"))
-    return [_row(row["question"], row["answer"], _nothing(), row["question"]) for row in rows]
+    return [_row(row["question"], row["answer"], label(), row["question"]) for row in rows]
 
 
 def _row(query: str, text: str, target: Array, cluster: str, kind: str = "") -> Row:
     return Row(query, text, target, np.ones_like(target), "test", cluster, kind)
-
-
-def _nothing() -> Array:
-    return np.zeros(len(load_space("schwartz")), np.float32)
 
 
 def _best_cut(size: Array, there: NDArray[np.bool_]) -> float:

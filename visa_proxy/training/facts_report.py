@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -202,12 +202,3 @@ def _auroc_interval(high: NDArray[np.float64], low: NDArray[np.float64], rng: np
 def _interval(hits: NDArray[np.bool_], rng: np.random.Generator) -> str:
     draws = [rng.choice(hits, len(hits)).mean() for _ in range(_BOOTSTRAPS)]
     return f"{hits.mean():.3f} ({np.quantile(draws, 0.025):.3f} to {np.quantile(draws, 0.975):.3f})"
-
-
-def summary(found: Sequence[Case], reports: Sequence[FactReport]) -> Mapping[str, float]:
-    """Kind -> share that reaches the threshold."""
-    kinds = sorted({case.kind for case in found})
-    return {
-        kind: float(np.mean([r.consistency >= THRESHOLD for c, r in zip(found, reports, strict=True) if c.kind == kind]))
-        for kind in kinds
-    }

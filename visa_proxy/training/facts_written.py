@@ -6,12 +6,11 @@ What is labelled is a whole rewrite; which of its sentences is at fault the mode
 
 from __future__ import annotations
 
-import importlib.resources
-import json
 from dataclasses import dataclass
 
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.facts.alignment import questions
+from visa_proxy.training import jsonl
 from visa_proxy.training.labelled import Part, part_of
 
 Alternatives = tuple[tuple[tuple[str, ...], str], ...]
@@ -42,18 +41,13 @@ class Rewrite:
 
 def rewrites(part: Part) -> list[Rewrite]:
     """Those of the topics of `part`."""
-    folder = importlib.resources.files("visa_proxy.training") / "data" / "facts"
-    found: list[Rewrite] = []
-    for file in sorted((f for f in folder.iterdir() if f.name.endswith(".jsonl")), key=lambda f: f.name):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            if part_of(f"topic {row['topic']}") == part:
-                found += [
-                    Rewrite(row["topic"], row["original"], version["text"], version["kind"], key == "faithful")
-                    for key in ("faithful", "unfaithful")
-                    for version in row[key]
-                ]
-    return found
+    return [
+        Rewrite(row["topic"], row["original"], version["text"], version["kind"], key == "faithful")
+        for row in jsonl.records(*jsonl.bundled("facts"))
+        if part_of(f"topic {row['topic']}") == part
+        for key in ("faithful", "unfaithful")
+        for version in row[key]
+    ]
 
 
 def written_claims(part: Part, weight: float) -> list[Claim]:

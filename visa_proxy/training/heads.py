@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,14 +89,9 @@ class Encodings:
         return np.concatenate(pieces).astype(np.float32), owner
 
 
-def encode_all(encoder: SentenceEncoder, texts: Iterable[str], progress: Progress, cache: Path | None = None) -> Encodings:
-    """Every distinct text once. `cache`: a folder that keeps the result for the next run with the same texts."""
+def encode_all(encoder: SentenceEncoder, texts: Iterable[str], progress: Progress) -> Encodings:
+    """Every distinct text once."""
     unique = sorted(set(texts), key=lambda text: (len(text), text))
-    key = hashlib.sha256("\0".join(unique).encode()).hexdigest()[:16]
-    file = cache / f"encodings-{key}.npz" if cache else None
-    if file and file.is_file():
-        kept = np.load(file)
-        return Encodings(unique, kept["states"], kept["starts"], kept["pooled"])
     task = progress.add_task("encode", total=len(unique))
     states: list[NDArray[np.float16]] = []
     pooled: list[Array] = []
@@ -107,11 +101,7 @@ def encode_all(encoder: SentenceEncoder, texts: Iterable[str], progress: Progres
             pooled.append(encoded.pooled)
         progress.update(task, completed=len(pooled))
     starts = np.concatenate([[0], np.cumsum([len(s) for s in states])]).astype(np.int64)
-    result = Encodings(unique, np.concatenate(states), starts, np.stack(pooled))
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, states=result.states, starts=result.starts, pooled=result.pooled)
-    return result
+    return Encodings(unique, np.concatenate(states), starts, np.stack(pooled))
 
 
 Loss = Callable[[Any, Any, Any, Any], Any]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visa_proxy.errors import ConfigError
+from visa_proxy.training.jsonl import records
 from visa_proxy.values import load_space
 
 TEST: Final = 0.2
@@ -64,7 +63,7 @@ def read_fulcra(data_dir: Path) -> list[Labelled]:
         raise ConfigError([f"{data_dir / 'fulcra'}: no *.jsonl here; it is trustworthy_data.jsonl of microsoft/ValueCompass"])
     index = load_space("schwartz").index
     rows: list[Labelled] = []
-    for record in (row for file in files for row in _rows(file)):
+    for record in records(*files):
         human, _, bob = record["dialogue"].partition("\nBob:")
         target = np.zeros(len(index), np.float32)
         for entry in record["value_types"]:
@@ -82,8 +81,8 @@ def read_personas(data_dir: Path) -> list[Labelled]:
     rows: list[Labelled] = []
     for behaviour, poles in PERSONAS.items():
         file = data_dir / "anthropic-persona-evals" / f"{behaviour}.jsonl"
-        records = sorted(_rows(file), key=lambda row: share(row["statement"])) if file.is_file() else []
-        for record in records[:PERSONA_PER_FILE]:
+        statements = sorted(records(file), key=lambda row: share(row["statement"])) if file.is_file() else []
+        for record in statements[:PERSONA_PER_FILE]:
             target, mask = np.zeros(len(index), np.float32), np.zeros(len(index), np.float32)
             for name, level in poles[record["answer_matching_behavior"].strip() != "Yes"].items():
                 target[index[name]], mask[index[name]] = level, 1.0
@@ -101,11 +100,3 @@ def part_of(key: str) -> Part:
     """Where everything with this key belongs: 20 % of all keys are test, 10 % validation, by hash."""
     place = share(key)
     return "test" if place < TEST else "validation" if place < TEST + VALIDATION else "train"
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    try:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError([f"{file}: {error}"]) from error

@@ -11,7 +11,7 @@ import numpy as np
 from rich.progress import Progress
 
 from visa_proxy.detector.encoder import outputs
-from visa_proxy.detector.weights import SCHWARTZ
+from visa_proxy.detector.weights import SCHWARTZ, file_name
 from visa_proxy.encoder.adapted import adapted_encoder, digest
 from visa_proxy.encoder.head import WEIGHTS, Head
 from visa_proxy.encoder.sentences import split_sentences
@@ -53,7 +53,7 @@ def train_space(name: str, data: Path | None, base: Path, out: Path | None, seed
     head = Head(tensors, outputs(space))
     found = measured(head, encodings, tests) if tests else np.zeros((0, 2 * len(space)), np.float32)
     spread = calibration(found, tests) if tests else 1.0
-    file = base / f"{space.name}.safetensors" if out is None else out / WEIGHTS
+    file = base / file_name(space) if out is None else out / WEIGHTS
     save_head(file, tensors, outputs(space), layers=digest(base), spread=f"{spread:.4f}")
     if out is not None and Path(name).exists():
         source = Path(name) / "space.yaml" if Path(name).is_dir() else Path(name)

@@ -13,6 +13,7 @@ from visa_proxy.encoder.adapted import digest
 from visa_proxy.optional import need
 from visa_proxy.training.heads import Array, Example, Loss, forward, initial, save_head
 from visa_proxy.training.loop import Curve, LoopRecipe, fit
+from visa_proxy.training.stats import cosine
 from visa_proxy.training.tuned import TunedEncoder
 
 
@@ -102,3 +103,9 @@ class SummedModel:
         context = torch.zeros(len(batch), pooled.shape[1]).index_add(0, group, pooled[parts]) / count
         each = forward(torch, self._head, tokens, owner, pooled[parts], query[group], context[group], dropout)
         return torch.zeros(len(batch), each.shape[1]).index_add(0, group, each), each
+
+
+def mean_cosine(found: Array, examples: Sequence[Example], size: int) -> float:
+    """Of the first `size` outputs to what they should be, over the examples that have one other than zero."""
+    pairs = [(row[:size].clip(-1, 1), e.target[:size]) for row, e in zip(found, examples, strict=True) if e.target[:size].any()]
+    return float(np.mean([cosine(row, target) for row, target in pairs]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from visa_proxy.encoder.head import WEIGHTS
 from visa_proxy.optional import need
-from visa_proxy.training.compose import one_hot
+from visa_proxy.training import jsonl
+from visa_proxy.training.compose import label
 from visa_proxy.training.corpus import Split, read_dolly
 from visa_proxy.training.detector import tricky
 from visa_proxy.training.heads import Array, Example
 from visa_proxy.training.labelled import Part, part_of, read_personas, share
 from visa_proxy.training.loop import Curve
 from visa_proxy.training.phrases import instructions, phrases
-from visa_proxy.training.stats import cosine
-from visa_proxy.training.summed import SummedModel, SummedRecipe
+from visa_proxy.training.summed import SummedModel, SummedRecipe, mean_cosine
 from visa_proxy.translator.encoder import OUTPUTS
 from visa_proxy.values import load_space
 
@@ -68,16 +67,12 @@ def train(data: Path, recipe: TranslatorRecipe, out: Path, seed: int) -> Curve:
     """
     held = [_example(request) for request in written("validation")]
     model = SummedModel(recipe.fit, OUTPUTS, TranslationError(recipe.confidence_weight), seed)
-    curve = model.fit(training_examples(data, recipe, seed), held, lambda found: mean_cosine(found, held), out, "translator")
+    size = len(load_space("schwartz"))
+    curve = model.fit(
+        training_examples(data, recipe, seed), held, lambda found: mean_cosine(found, held, size), out, "translator"
+    )
     model.save(out, WEIGHTS)
     return curve
-
-
-def mean_cosine(found: Array, examples: Sequence[Example]) -> float:
-    """Over the instructions that ask for a value."""
-    size = len(load_space("schwartz"))
-    pairs = [(row[:size].clip(-1, 1), e.target[:size]) for row, e in zip(found, examples, strict=True) if e.target[:size].any()]
-    return float(np.mean([cosine(row, target) for row, target in pairs]))
 
 
 @dataclass(frozen=True)
@@ -109,34 +104,28 @@ def training_examples(data: Path, recipe: TranslatorRecipe, seed: int) -> list[E
 def hand_written(split: Split) -> Iterator[Request]:
     """The instructions beside the phrases, and those of `data/instructions.yaml`."""
     for entry in instructions(split):
-        yield Request(entry.text, one_hot(entry.value, entry.level), "instruction")
+        yield Request(entry.text, label({entry.value: entry.level}), "instruction")
     for row in _data("instructions")["oblique"]:
         if split in ("all", _side(row["text"])):
-            offset = sum((one_hot(name, level) for name, level in row["offset"].items()), one_hot("power", 0.0))
-            yield Request(row["text"], offset, "oblique")
+            yield Request(row["text"], label(row["offset"]), "oblique")
     for text in _data("instructions")["neutral"]:
         if split in ("all", _side(text)):
-            yield Request(text, one_hot("power", 0.0), "neutral")
+            yield Request(text, label(), "neutral")
 
 
 def written(part: Part) -> list[Request]:
     """The instructions of `data/instructions/*.jsonl`; whole topics (who asks) are held out."""
-    space = load_space("schwartz")
-    folder = importlib.resources.files("visa_proxy.training") / "data" / "instructions"
-    found: list[Request] = []
-    for file in sorted((f for f in folder.iterdir() if f.name.endswith(".jsonl")), key=lambda f: f.name):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            if part_of(f"topic {row['topic']}") == part:
-                offset = sum((one_hot(name, level) for name, level in row["offset"].items()), np.zeros(len(space), np.float32))
-                found.append(Request(row["instruction"], offset, row["kind"]))
-    return found
+    return [
+        Request(row["instruction"], label(row["offset"]), row["kind"])
+        for row in jsonl.records(*jsonl.bundled("instructions"))
+        if part_of(f"topic {row['topic']}") == part
+    ]
 
 
 def spoken(data: Path, count: int, order: np.random.Generator) -> list[Request]:
     """What the reader is to be told, as a request: training phrases, and persona statements whose label leaves no value open."""
     frames = _data("lexicon")["spoken"]
-    pool = [(phrase.text.strip(" ,.;"), one_hot(phrase.value, phrase.level)) for phrase in phrases("train")]
+    pool = [(phrase.text.strip(" ,.;"), label({phrase.value: phrase.level})) for phrase in phrases("train")]
     pool = [entry for entry in pool if len(entry[0].split()) > 2]
     pool += [(row.text.strip(" ."), row.target) for row in read_personas(data) if row.part == "train"]
     chosen = [pool[i] for i in order.permutation(len(pool))[:count]]
@@ -156,7 +145,7 @@ def templates(split: Split, count: int, order: np.random.Generator) -> list[Requ
         level = sorted(lexicon["adjective_templates"])[order.integers(6)]
         choices = lexicon[f"{form[:-1]}_templates"][level]
         text = choices[order.integers(len(choices))].replace("{w}", words[order.integers(len(words))])
-        offset = one_hot(value, 0.0 if plain else float(level))
+        offset = label({value: 0.0 if plain else float(level)})
         made.append(Request(text, offset, "neutral" if plain else "template"))
     return made
 
@@ -180,7 +169,7 @@ def joined(pool: Sequence[Request], order: np.random.Generator) -> Request:
 def off_topic(data: Path, split: Split, count: int, order: np.random.Generator) -> Iterator[Request]:
     """Questions and sentences of dolly, tricky sentences, shuffled words, keyboard noise: offset 0."""
     answers = read_dolly(data, split)
-    nothing = one_hot("power", 0.0)
+    nothing = label()
     for sentence in tricky(split):
         yield Request(sentence, nothing, "tricky")
     for number in range(count):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from visa_proxy.encoder.bert import LAYERS, Bert, fused, layer, layer_of, packed
-from visa_proxy.encoder.minilm import HUB_ID, MAX_TOKENS, load_model
+from visa_proxy.encoder.minilm import HUB_ID, MAX_TOKENS, alike, load_model
 from visa_proxy.optional import need
 
 _GROUP: Final = 2048
@@ -58,7 +58,7 @@ class TunedEncoder:
         layers = [fused(torch, group, self._frozen.type) for group in self._layers]
         states: list[Any] = [None] * len(texts)
         pooled: list[Any] = [None] * len(texts)
-        for group in alike([len(self._known[text]) for text in texts]):
+        for group in alike([len(self._known[text]) for text in texts], _full):
             lengths = [len(self._known[texts[i]]) for i in group]
             found = torch.zeros(len(group), max(lengths), self._known[texts[group[0]]].shape[1], dtype=self._frozen.type)
             mask = torch.zeros(len(group), max(lengths))
@@ -81,7 +81,7 @@ class TunedEncoder:
         torch = self._torch
         ids = [self._tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"] for text in texts]
         with torch.no_grad():
-            for group in alike([len(each) for each in ids]):
+            for group in alike([len(each) for each in ids], _full):
                 longest = max(len(ids[i]) for i in group)
                 table = torch.tensor([ids[i] + [0] * (longest - len(ids[i])) for i in group])
                 mask = torch.tensor([[1] * len(ids[i]) + [0] * (longest - len(ids[i])) for i in group])
@@ -90,13 +90,5 @@ class TunedEncoder:
                     self._known[texts[i]] = found[place, : len(ids[i])].to(self._frozen.type).clone()
 
 
-def alike(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Positions of texts of about the same length, at most `_GROUP` tokens together: padding costs as much as text."""
-    group: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and ((len(group) + 1) * lengths[i] > _GROUP or lengths[i] > 1.4 * lengths[group[0]] + 4):
-            yield group
-            group = []
-        group.append(i)
-    if group:
-        yield group
+def _full(count: int, shortest: int, length: int) -> bool:
+    return (count + 1) * length > _GROUP or length > 1.4 * shortest + 4

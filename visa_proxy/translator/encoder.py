@@ -8,9 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from visa_proxy.encoder.adapted import adapted_encoder, digest
-from visa_proxy.encoder.head import load_head
-from visa_proxy.errors import ConfigError
+from visa_proxy.encoder.adapted import adapted_encoder, check_made_for
+from visa_proxy.encoder.head import WEIGHTS, load_head
 from visa_proxy.translator.base import NOT_ENGLISH, Translation
 from visa_proxy.values import ValueVector, load_space
 
@@ -36,9 +35,7 @@ class EncoderTranslator:
         self.space = load_space("schwartz")
         self._encoder = adapted_encoder(weights)
         self._head = load_head(weights, OUTPUTS)
-        made_for, found = self._head.metadata.get("layers"), digest(weights)
-        if made_for != found:
-            raise ConfigError([f"{weights}: the head was made for the encoder {made_for}, but the layers here are {found}"])
+        check_made_for(weights / WEIGHTS, self._head.metadata.get("layers"), weights)
 
     async def translate(self, query: str, answer: str, instruction: str) -> Translation:
         """Δv for `instruction`, which is cut at 128 tokens; zero at confidence 0 for one without a letter, or in another language."""

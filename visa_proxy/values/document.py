@@ -11,6 +11,7 @@ from typing import Final
 
 import yaml
 
+from visa_proxy import yaml_problems
 from visa_proxy.errors import ConfigError
 from visa_proxy.values.space import Dimension, Space
 
@@ -39,20 +40,9 @@ def read_space(raw: bytes, file: str) -> Space:
 
 
 def _root(raw: bytes, file: str) -> yaml.Node:
-    try:
+    with yaml_problems.named(file):
         # The loader in Python, not the one in C: its recursion ends in an error.
         root = yaml.compose(raw.decode("utf-8-sig"), Loader=yaml.SafeLoader)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{file}:{line}:1: not UTF-8: byte {raw[error.start]:#04x}"]) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
-        raise ConfigError([f"{file}:{at}: not valid YAML: {error.problem or error.context}"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{file}:1:1: not valid YAML: it holds a character YAML does not allow"]) from error
-    except RecursionError as error:
-        raise ConfigError([f"{file}:1:1: nested too deeply"]) from error
     if root is None:
         raise ConfigError([f"{file}:1:1: the file is empty"])
     return root
