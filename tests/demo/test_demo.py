@@ -81,13 +81,14 @@ def test_readme_config_is_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", [line for block in blocks("bash") for line in block.splitlines() if line.startswith("visa-proxy ")]
 )
-def test_readme_commands_run(command: str) -> None:
+def test_readme_commands_run(tmp_path: Path, command: str) -> None:
+    (tmp_path / "policies").symlink_to(ROOT / "policies")
     done = subprocess.run(
         f"{sys.executable} -m visa_proxy {command.removeprefix('visa-proxy ')}",
         shell=True,
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

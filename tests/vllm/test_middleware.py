@@ -20,7 +20,7 @@ import pytest
 
 from tests.fakes.child import Child, running, tail
 from tests.fakes.pages import blocks, files
-from tests.vllm.asking import CALL_S, ask, client_of, metric, undated, visa_of
+from tests.vllm.asking import CALL_S, ask, client_of, made_after_leaving, undated, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
@@ -45,6 +45,8 @@ SAFE_TORCH: Final = "To stay safe and secure, pack some water, a torch and one w
 WALK: Final = "A short walk each morning takes half an hour."
 GIBBERISH: Final = "Bronze lamps quarrel under seventeen violet umbrellas!"
 COUNT: Final = "I count three, four, five, six, eight, nine and more. "
+LONG: Final = MAX_LENGTH - 100
+"""Tokens of an answer that would not end by itself."""
 SAYINGS: Final = (
     # As rewriter: the prompt holds the answer, and what came before it.
     Saying(TORCH, SAFE_TORCH),
@@ -278,31 +280,24 @@ class TestPassThrough:
         assert frames[1][-2:] == [b"data: [DONE]", b""]
 
     def test_leaving_ends_the_request_in_the_engine(self, plain: openai.OpenAI, vllm: Child) -> None:
-        before, asked = metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
-        stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=asked)
-        said = ""
-        for chunk in stream:
-            said += chunk.choices[0].delta.content or ""
-            if len(said) > len(COUNT):
-                break
-        stream.close()
-        assert said.startswith(COUNT)
-        _until_idle(vllm)
-        assert 0 < metric(vllm, "vllm:generation_tokens_total") - before < asked
+        def leave() -> None:
+            stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=LONG)
+            said = ""
+            for chunk in stream:
+                said += chunk.choices[0].delta.content or ""
+                if len(said) > len(COUNT):
+                    break
+            stream.close()
+            assert said.startswith(COUNT)
+
+        assert 0 < made_after_leaving(vllm, leave, asked=LONG) < LONG
 
     def test_leaving_a_request_that_is_held_back_ends_it_too(self, full: openai.OpenAI, vllm: Child) -> None:
-        before, asked = metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
-        with pytest.raises(openai.APITimeoutError):
-            full.with_options(timeout=0.3).chat.completions.create(model=MODEL, messages=ask("Please count"), max_tokens=asked)
-        _until_idle(vllm)
-        assert metric(vllm, "vllm:generation_tokens_total") - before < asked
+        def leave() -> None:
+            with pytest.raises(openai.APITimeoutError):
+                full.with_options(timeout=0.3).chat.completions.create(model=MODEL, messages=ask("Please count"), max_tokens=LONG)
 
-
-def _until_idle(server: Child) -> None:
-    deadline = time.monotonic() + CALL_S
-    while metric(server, "vllm:num_requests_running"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        assert made_after_leaving(vllm, leave, asked=LONG) < LONG
 
 
 class TestErrors:
@@ -377,9 +372,7 @@ def _names(server: Child, path: str) -> set[str]:
 def test_sigterm_ends_it_with_a_request_under_way(vllm: Child) -> None:
     """The last test of each server: it does not serve afterwards."""
     with client_of(vllm, PLAIN_KEY) as client:
-        stream = client.chat.completions.create(
-            model=MODEL, messages=ask("Please count"), stream=True, max_tokens=MAX_LENGTH - 100
-        )
+        stream = client.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=LONG)
         next(stream)
         vllm.process.terminate()
         stream.close()  # vLLM waits for a client that stays, whoever answers it

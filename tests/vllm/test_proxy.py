@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ import openai
 import pytest
 
 from tests.fakes.child import Child, running, tail
-from tests.vllm.asking import CALL_S, ask, client_of, metric, undated, visa_of
+from tests.vllm.asking import ask, client_of, made_after_leaving, undated, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
@@ -196,20 +195,19 @@ class TestPassThrough:
         assert chunks[-1].usage is not None
 
     def test_chunks_arrive_while_the_rest_is_generated_and_leaving_stops_it(self, plain: openai.OpenAI, vllm: Child) -> None:
-        before, asked = metric(vllm, "vllm:generation_tokens_total"), MAX_LENGTH - 100
-        stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=asked)
-        said = ""
-        for chunk in stream:
-            said += chunk.choices[0].delta.content or ""
-            if len(said) > len(COUNT):
-                break
-        stream.close()
-        assert said.startswith(COUNT)
-        deadline = time.monotonic() + CALL_S
-        while metric(vllm, "vllm:num_requests_running"):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert 0 < metric(vllm, "vllm:generation_tokens_total") - before < asked
+        asked = MAX_LENGTH - 100
+
+        def leave() -> None:
+            stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=asked)
+            said = ""
+            for chunk in stream:
+                said += chunk.choices[0].delta.content or ""
+                if len(said) > len(COUNT):
+                    break
+            stream.close()
+            assert said.startswith(COUNT)
+
+        assert 0 < made_after_leaving(vllm, leave, asked=asked) < asked
 
     def test_completions_are_relayed(self, plain: openai.OpenAI) -> None:
         answer = plain.completions.create(model=MODEL, prompt="Walk", max_tokens=4)
