@@ -162,6 +162,6 @@ def test_a_head_of_other_outputs_is_refused(tmp_path: Path) -> None:
 
 def test_load_refuses_unknown_kinds() -> None:
     assert isinstance(load_detector(), EncoderDetector)
-    assert isinstance(load_detector(Settings(path=BUNDLED)), EncoderDetector)
+    assert isinstance(load_detector(Settings(path=str(BUNDLED))), EncoderDetector)
     with pytest.raises(ConfigError, match="allowed: encoder, judge, vllm"):
         load_detector(Settings("oracle"))

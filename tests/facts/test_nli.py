@@ -158,7 +158,7 @@ def test_unusable_weights_are_a_config_error(tmp_path: Path, content: bytes | No
     if content is not None:
         (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.safetensors") as error:
-        load_facts(Settings(kind="nli", path=tmp_path))
+        load_facts(Settings(kind="nli", path=str(tmp_path)))
     assert str(tmp_path) in str(error.value)
 
 

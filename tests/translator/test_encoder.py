@@ -114,6 +114,6 @@ def test_bad_weights_are_a_config_error_naming_the_file(tmp_path: Path, name: st
 
 def test_load_refuses_unknown_kinds() -> None:
     assert isinstance(load_translator(), EncoderTranslator)
-    assert isinstance(load_translator(Settings(path=BUNDLED)), EncoderTranslator)
+    assert isinstance(load_translator(Settings(path=str(BUNDLED))), EncoderTranslator)
     with pytest.raises(ConfigError, match="allowed: encoder, llm"):
         load_translator(Settings("oracle"))

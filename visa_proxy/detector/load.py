@@ -6,6 +6,7 @@ from visa_proxy.detector.base import Detector
 from visa_proxy.detector.judge import JudgeDetector
 from visa_proxy.detector.pooling import PoolingDetector
 from visa_proxy.detector.weights import BUNDLED, load_encoder_detector
+from visa_proxy.encoder.hub import folder_of
 from visa_proxy.errors import ConfigError
 from visa_proxy.llm.instrument import Open, Settings, not_opened
 from visa_proxy.values import join, load_space, load_spaces
@@ -18,7 +19,7 @@ def load_detector(settings: Settings = Settings(), endpoint: Open = not_opened) 
     """
     match settings.kind:
         case "encoder":
-            return load_encoder_detector(settings.path or BUNDLED, settings.spaces)
+            return load_encoder_detector(folder_of(settings.path) if settings.path else BUNDLED, settings.spaces)
         case "judge":
             space = join(load_spaces(settings.spaces))
             return JudgeDetector(endpoint(), settings.model, space, explain=settings.explain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from visa_proxy.encoder.hub import folder_of
 from visa_proxy.errors import ConfigError
 from visa_proxy.facts.base import FactAnalyzer
 from visa_proxy.facts.nli import EntailmentAnalyzer
@@ -19,5 +20,5 @@ def load_facts(settings: Settings = Settings(kind="nli")) -> FactAnalyzer:  # no
     Raises ConfigError for an unknown kind and for weights that cannot be read, MissingExtra without torch.
     """
     if settings.kind == "nli":
-        return EntailmentAnalyzer(settings.path or BUNDLED)
+        return EntailmentAnalyzer(folder_of(settings.path) if settings.path else BUNDLED)
     raise ConfigError([f"facts.kind: unknown kind {settings.kind!r}; allowed: nli"])

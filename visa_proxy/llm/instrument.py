@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from visa_proxy.errors import InstrumentError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from visa_proxy.llm.base import Endpoint
@@ -19,8 +18,8 @@ class Settings:
 
     kind: str = "encoder"
     """encoder, nli (facts): weights in this process; else what is behind the endpoint: judge or vllm (detector), llm (translator)."""
-    path: Path | None = None
-    """Of an encoder's weights; None: the bundled ones."""
+    path: str = ""
+    """Folder of an encoder's weights, or `hf://owner/name`; empty: the bundled ones."""
     spaces: tuple[str, ...] = ()
     """Of a detector: value spaces that it measures beside Schwartz's, each a bundled name or an absolute path."""
     model: str = ""

@@ -116,7 +116,7 @@ class ComponentConfig:
     kind: str
     """encoder | judge | vllm (detector), encoder | llm (translator), nli (facts)."""
     path: str = BUNDLED
-    """Absolute path of weights, or `BUNDLED`."""
+    """Absolute path of weights, `BUNDLED`, or hf://owner/name."""
     spaces: tuple[str, ...] = ()
     """Of a detector: value spaces beside Schwartz's, each a bundled name or an absolute path."""
     endpoint: Endpoint | None = None
@@ -258,10 +258,13 @@ class _Builder:
         path = self._path(model)
         return path if model.startswith((".", "/", "~")) or Path(path).is_dir() else model
 
+    def _weights(self, path: str) -> str:
+        return path if path.startswith("hf://") else self._path(path)
+
     def _component(self, name: str, given: EncoderFile | JudgeFile | VllmFile | LlmFile | FactsFile) -> ComponentConfig:
         if not isinstance(given, RemoteFile):
             spaces = given.spaces if isinstance(given, EncoderDetectorFile) else ()
-            return ComponentConfig(given.kind, self._path(given.path), self._spaces(spaces))
+            return ComponentConfig(given.kind, self._weights(given.path), self._spaces(spaces))
         key = self._secret(given.api_key_env, name, "api_key_env")
         url = given.url.rstrip("/")
         # What vLLM has beyond OpenAI's API stands beside /v1.

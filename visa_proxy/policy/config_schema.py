@@ -204,7 +204,7 @@ class EncoderFile(Strict):
     kind: Literal["encoder"] = "encoder"
     """encoder: in the proxy's own process."""
     path: Text = "bundled"
-    """Folder of weights, or the word bundled."""
+    """Folder of weights, the word bundled, or hf://owner/name (hf://owner/name@revision) on the Hugging Face hub."""
 
 
 class RemoteFile(Strict):
@@ -264,7 +264,7 @@ class FactsFile(Strict):
     kind: Literal["nli"] = "nli"
     """nli: entailment both ways, beside the deterministic checks."""
     path: Text = "bundled"
-    """Folder of weights, or the word bundled."""
+    """Folder of weights, the word bundled, or hf://owner/name (hf://owner/name@revision) on the Hugging Face hub."""
 
 
 DetectorFile = Annotated[

@@ -191,7 +191,7 @@ def check_installed(config: ServerConfig) -> None:
 def _settings(component: ComponentConfig) -> Settings:
     return Settings(
         kind=component.kind,
-        path=None if component.path == BUNDLED else Path(component.path),
+        path="" if component.path == BUNDLED else component.path,
         spaces=component.spaces,
         model=(component.endpoint.model or "") if component.endpoint is not None else "",
         explain=component.explain,

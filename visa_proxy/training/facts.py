@@ -20,9 +20,10 @@ from visa_proxy.facts.nli import EntailmentAnalyzer
 from visa_proxy.optional import need
 from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.facts_data import Pair, read_conjnli, read_mnli, read_snli, sentences_of, synthetic_pairs
-from visa_proxy.training.facts_report import auroc, cases, compare_all
+from visa_proxy.training.facts_report import cases, compare_all
 from visa_proxy.training.facts_written import Claim, written_claims
 from visa_proxy.training.loop import Curve, LoopRecipe, fit
+from visa_proxy.training.stats import auroc
 from visa_proxy.training.tuned import TunedEncoder
 
 PASS: Final = 0.6
@@ -123,8 +124,7 @@ class EntailmentModel:
 
     def score(self) -> float:
         """AUROC on the validation claims."""
-        found, labels = self.scores(self._validation), np.array([claim.label for claim in self._validation])
-        return auroc(found[labels == 1], found[labels == 0])
+        return auroc(self.scores(self._validation), np.array([claim.label == 1 for claim in self._validation]))
 
     def loss(self, batch: Sequence[Claim], order: np.random.Generator) -> Any:
         torch, smooth = self._torch, self._recipe.label_smoothing

@@ -21,10 +21,10 @@ from visa_proxy.facts.nli import Candidate, EntailmentAnalyzer
 from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.facts_data import Framer, Pair, Perturber, Split, read_snli, sentences_of
 from visa_proxy.training.facts_written import rewrites
+from visa_proxy.training.stats import auroc, interval, mean_interval
 
 THRESHOLD: Final = 0.6
 HONEST: Final = "honest"
-_BOOTSTRAPS: Final = 500
 
 
 @dataclass(frozen=True)
@@ -133,30 +133,35 @@ def written_cases() -> list[Case]:
 
 
 def _table(found: Sequence[Case], reports: Sequence[FactReport]) -> list[str]:
+    """Intervals resample whole documents: the rewrites of one share its framings."""
     head = np.array([min(report.forward, report.backward) for report in reports])
-    full = np.array([report.consistency for report in reports])
-    by_kind: dict[str, list[int]] = {}
-    for i, case in enumerate(found):
-        by_kind.setdefault(case.kind, []).append(i)
-    honest = by_kind.pop(HONEST)
-    rng = np.random.default_rng(0)
-    passed = full[honest] >= THRESHOLD
+    rejected = np.array([report.consistency < THRESHOLD for report in reports])
+    alone = head < THRESHOLD
+    honest = np.array([case.kind == HONEST for case in found])
+    documents = np.array([case.document for case in found])
+
+    def share(rows: NDArray[np.bool_]) -> str:
+        return _shown(mean_interval(rejected[rows].astype(float), documents[rows].tolist()))
+
+    def area(rows: NDArray[np.bool_]) -> str:
+        asked = rows | honest
+        scores, labels = head[asked], honest[asked]
+        return _shown(interval(lambda i: auroc(scores[i], labels[i]), documents[asked].tolist(), rounds=500))
+
+    alarms = sum(bool(report.lost or report.gained) for report, kept in zip(reports, honest, strict=True) if kept)
+    passed = _shown(mean_interval(1.0 - rejected[honest], documents[honest].tolist()))
     lines = [
-        f"Honest rewrites that pass (consistency >= {THRESHOLD}): {_interval(passed, rng)} of {len(honest)}; "
-        f"head alone {(head[honest] >= THRESHOLD).mean():.3f}; false alarms of the checks "
-        f"{sum(bool(reports[i].lost or reports[i].gained) for i in honest)}.",
+        f"Honest rewrites that pass (consistency >= {THRESHOLD}): {passed} of {honest.sum()}; "
+        f"head alone {1 - alone[honest].mean():.3f}; false alarms of the checks {alarms}.",
         "",
         "| perturbation | n | rejected, whole analyzer | rejected, head alone | AUROC, head alone |",
         "|---|---|---|---|---|",
     ]
-    for kind, rows in by_kind.items():
-        rejected, alone = full[rows] < THRESHOLD, head[rows] < THRESHOLD
-        area = _auroc_interval(head[honest], head[rows], rng)
-        lines.append(f"| {kind} | {len(rows)} | {_interval(rejected, rng)} | {alone.mean():.3f} | {area} |")
-    rows = [i for indices in by_kind.values() for i in indices]
-    area = _auroc_interval(head[honest], head[rows], rng)
-    rejected = full[rows] < THRESHOLD
-    lines.append(f"| all | {len(rows)} | {_interval(rejected, rng)} | {(head[rows] < THRESHOLD).mean():.3f} | {area} |")
+    kinds = {
+        kind: np.array([case.kind == kind for case in found]) for kind in dict.fromkeys(c.kind for c in found) if kind != HONEST
+    }
+    for kind, rows in (kinds | {"all": ~honest}).items():
+        lines.append(f"| {kind} | {rows.sum()} | {share(rows)} | {alone[rows].mean():.3f} | {area(rows)} |")
     return lines
 
 
@@ -168,13 +173,13 @@ def _snli(analyzer: EntailmentAnalyzer, data: Path, count: int = 1500) -> list[s
         chunk = pairs[start : start + 100]
         encoded = analyzer.encoder.encode_now([text for pair in chunk for text in (pair.premise[0], pair.hypothesis)])
         found += analyzer.probabilities(_candidates(chunk, encoded))
-    scores, labels = np.array(found), np.array([pair.label for pair in pairs])
-    rng = np.random.default_rng(0)
-    right = (scores >= THRESHOLD) == labels
-    area = _auroc_interval(scores[labels == 1], scores[labels == 0], rng)
+    scores, labels = np.array(found), np.array([pair.label == 1 for pair in pairs])
+    each = range(count)
+    right = _shown(mean_interval(((scores >= THRESHOLD) == labels).astype(float), each))
+    area = _shown(interval(lambda i: auroc(scores[i], labels[i]), each, rounds=500))
     majority = max(labels.mean(), 1 - labels.mean())
     return [
-        f"SNLI test, {count} pairs drawn at random, entailed or not at {THRESHOLD}: accuracy {_interval(right, rng)} "
+        f"SNLI test, {count} pairs drawn at random, entailed or not at {THRESHOLD}: accuracy {right} "
         f"(majority {majority:.3f}), AUROC {area}."
     ]
 
@@ -186,19 +191,5 @@ def _candidates(pairs: Sequence[Pair], encoded: Sequence[Encoded]) -> list[Candi
     ]
 
 
-def auroc(high: NDArray[np.float64], low: NDArray[np.float64]) -> float:
-    """Chance that one of `high` scores above one of `low`; ties count half."""
-    order = np.sort(low)
-    below = np.searchsorted(order, high, side="left")
-    upto = np.searchsorted(order, high, side="right")
-    return float((below + upto).mean() / 2 / len(low))
-
-
-def _auroc_interval(high: NDArray[np.float64], low: NDArray[np.float64], rng: np.random.Generator) -> str:
-    draws = [auroc(rng.choice(high, len(high)), rng.choice(low, len(low))) for _ in range(_BOOTSTRAPS)]
-    return f"{auroc(high, low):.3f} ({np.quantile(draws, 0.025):.3f} to {np.quantile(draws, 0.975):.3f})"
-
-
-def _interval(hits: NDArray[np.bool_], rng: np.random.Generator) -> str:
-    draws = [rng.choice(hits, len(hits)).mean() for _ in range(_BOOTSTRAPS)]
-    return f"{hits.mean():.3f} ({np.quantile(draws, 0.025):.3f} to {np.quantile(draws, 0.975):.3f})"
+def _shown(figure: tuple[float, float, float]) -> str:
+    return f"{figure[0]:.3f} ({figure[1]:.3f} to {figure[2]:.3f})"

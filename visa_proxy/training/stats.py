@@ -22,6 +22,15 @@ def pearson(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
 
 
+def auroc(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> float:
+    """Chance that a row with the label scores above one without; ties count half. NaN when there is none of either."""
+    high, low = scores[labels], np.sort(scores[~labels])
+    if not len(high) or not len(low):
+        return float("nan")
+    below, upto = np.searchsorted(low, high, side="left"), np.searchsorted(low, high, side="right")
+    return float((below + upto).mean() / 2 / len(low))
+
+
 def interval(
     measure: Callable[[NDArray[np.intp]], float], clusters: Sequence[object], rounds: int = ROUNDS, seed: int = 0
 ) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from visa_proxy.encoder.hub import folder_of
 from visa_proxy.errors import ConfigError
 from visa_proxy.llm.instrument import Open, Settings, not_opened
 from visa_proxy.translator.base import Translator
@@ -17,7 +18,7 @@ def load_translator(settings: Settings = Settings(), endpoint: Open = not_opened
     """
     match settings.kind:
         case "encoder":
-            return EncoderTranslator(settings.path or BUNDLED)
+            return EncoderTranslator(folder_of(settings.path) if settings.path else BUNDLED)
         case "llm":
             return LlmTranslator(endpoint(), settings.model, load_space("schwartz"))
     raise ConfigError([f"translator.kind: unknown kind {settings.kind!r}; allowed: encoder, llm"])

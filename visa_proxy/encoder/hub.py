@@ -1,0 +1,28 @@
+"""Weights from the Hugging Face hub, where they are not in a folder of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from visa_proxy.errors import ConfigError
+from visa_proxy.optional import need
+
+SCHEME: Final = "hf://"
+FILES: Final = ("*.safetensors", "*.yaml", "*.md")
+"""What is fetched: nothing that could run."""
+
+
+def folder_of(weights: str) -> Path:
+    """The folder `weights`; of `hf://owner/name` or `hf://owner/name@revision` the one in the hub's cache, fetched once.
+
+    Raises ConfigError when the hub gives no such model.
+    """
+    if not weights.startswith(SCHEME):
+        return Path(weights)
+    hub = need("huggingface_hub", extra="local")
+    name, _, revision = weights.removeprefix(SCHEME).partition("@")
+    try:
+        return Path(hub.snapshot_download(name, revision=revision or None, allow_patterns=list(FILES)))
+    except Exception as error:  # of the hub's library, of the HTTP library under it, and OSError
+        raise ConfigError([f"{weights}: cannot be had from the hub: {type(error).__name__}"]) from error
