@@ -9,7 +9,7 @@ PIP_LITELLM := .venv-litellm/bin/python -m pip install $(PIP_FLAGS) --constraint
 PIP_VLLM := .venv-vllm/bin/python -m pip install $(PIP_FLAGS) --constraint constraints-vllm.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-vllm bench bench-vllm results clean
+.PHONY: help demo test check format test-vllm bench bench-vllm results quality clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,14 +39,19 @@ test-vllm: .venv-vllm/.ready  ## the whole path through a real vLLM server (CPU 
 bench-vllm: .venv-vllm/.ready  ## measure speculation, prefix cache and one server for both on a real vLLM, and write docs/results
 	.venv-vllm/bin/python benchmarks/rewriter.py
 
-bench: $(VENV)/.dev  ## measure: pass-through cost, whole and streamed, and rewrite latency
+bench: $(VENV)/.dev  ## measure: pass-through cost, whole and streamed, rewrite latency, and what measuring costs
 	$(BIN)/python benchmarks/passthrough.py
 	$(BIN)/python benchmarks/passthrough.py --stream
 	$(BIN)/python benchmarks/rewrite.py
+	$(BIN)/python benchmarks/instruments.py
 
 results: $(VENV)/.dev  ## measure the demo and its streams again and write docs/results
 	$(BIN)/python benchmarks/demo_table.py
 	$(BIN)/python benchmarks/streaming.py
+
+quality: $(VENV)/.dev  ## DATA=folder of the public sets: how good the instruments are on held-out text, into docs/results
+	$(BIN)/python benchmarks/instrument_quality.py --data $(DATA)
+	$(BIN)/python benchmarks/learning_curve.py
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .venv-vllm .venv-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -167,19 +167,20 @@ def _table(found: Sequence[Case], reports: Sequence[FactReport]) -> list[str]:
 
 def _snli(analyzer: EntailmentAnalyzer, data: Path, count: int = 1500) -> list[str]:
     """Entailed or not at P >= 0.5 of the log-odds shifted back, and AUROC, on `count` pairs of SNLI test."""
-    pairs = random.Random(0).sample(read_snli(data, "test"), count)
+    test = read_snli(data, "test")
+    pairs = random.Random(0).sample(test, min(count, len(test)))
     found: list[float] = []
-    for start in track(range(0, count, 100), description="SNLI test"):
+    for start in track(range(0, len(pairs), 100), description="SNLI test"):
         chunk = pairs[start : start + 100]
         encoded = analyzer.encoder.encode_now([text for pair in chunk for text in (pair.premise[0], pair.hypothesis)])
         found += analyzer.probabilities(_candidates(chunk, encoded))
     scores, labels = np.array(found), np.array([pair.label == 1 for pair in pairs])
-    each = range(count)
+    each = range(len(pairs))
     right = _shown(mean_interval(((scores >= THRESHOLD) == labels).astype(float), each))
     area = _shown(interval(lambda i: auroc(scores[i], labels[i]), each, rounds=500))
     majority = max(labels.mean(), 1 - labels.mean())
     return [
-        f"SNLI test, {count} pairs drawn at random, entailed or not at {THRESHOLD}: accuracy {right} "
+        f"SNLI test, {len(pairs)} pairs drawn at random, entailed or not at {THRESHOLD}: accuracy {right} "
         f"(majority {majority:.3f}), AUROC {area}."
     ]
 

@@ -65,7 +65,7 @@ def train(data: Path, recipe: TranslatorRecipe, out: Path, seed: int) -> Curve:
 
     A run that was killed goes on at its last whole epoch. Raises ConfigError for missing data.
     """
-    held = [_example(request) for request in written("validation")]
+    held = [example(request) for request in written("validation")]
     model = SummedModel(recipe.fit, OUTPUTS, TranslationError(recipe.confidence_weight), seed)
     size = len(load_space("schwartz"))
     curve = model.fit(
@@ -98,7 +98,7 @@ def training_examples(data: Path, recipe: TranslatorRecipe, seed: int) -> list[E
     filled = [*templates("train", recipe.templates, order), *spoken(data, recipe.spoken, order)]
     requests = [*filled, *off_topic(data, "train", recipe.off_topic, order), *own * recipe.repeat]
     pool = [*(r for r in own if r.offset.any()), *filled]
-    return [_example(request) for request in [*requests, *(joined(pool, order) for _ in range(recipe.pairs))]]
+    return [example(request) for request in [*requests, *(joined(pool, order) for _ in range(recipe.pairs))]]
 
 
 def hand_written(split: Split) -> Iterator[Request]:
@@ -191,7 +191,8 @@ def _side(text: str) -> Split:
     return "heldout" if share(text) < OBLIQUE_HELDOUT else "train"
 
 
-def _example(request: Request) -> Example:
+def example(request: Request) -> Example:
+    """What the head is to say of it."""
     flags = [float(request.offset.any()), float(request.kind == FOREIGN)]
     target = np.append(request.offset, flags).astype(np.float32)
     return Example((" ".join(request.text.split()),), target, np.ones_like(target))
