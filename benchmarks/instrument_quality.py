@@ -151,7 +151,8 @@ def confusion(judged: Judged, file: Path) -> list[str]:
     figure.savefig(file)
     near = float(np.mean([share[i, (i + 1) % 10] + share[i, (i - 1) % 10] for i in range(10)]))
     return [
-        f"The annotated value is the strongest one in {np.trace(share) / 10:.1%} of the answers, a neighbour on the circle in {near:.1%}.",
+        f"Mean over the ten values: the annotated one is the strongest in {np.trace(share) / 10:.1%} of its answers, a neighbour on the "
+        f"circle in {near:.1%}.",
         "",
     ]
 

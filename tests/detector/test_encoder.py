@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from visa_proxy.detector.encoder import EncoderDetector
 from visa_proxy.detector.load import load_detector
@@ -157,6 +159,20 @@ def test_a_head_of_other_outputs_is_refused(tmp_path: Path) -> None:
     shutil.copytree(BUNDLED, tmp_path / "detector")
     shutil.copyfile(BUNDLED / "tone.safetensors", tmp_path / "detector" / "schwartz.safetensors")
     with pytest.raises(ConfigError, match="made for outputs"):
+        load_encoder_detector(tmp_path / "detector")
+
+
+@pytest.mark.parametrize(("spread", "kind"), [("abc", "f"), ("nan", "f"), ("-1", "f"), ("0", "f"), ("1", "i")])
+def test_what_a_head_says_of_itself_is_checked(tmp_path: Path, spread: str, kind: str) -> None:
+    shutil.copytree(BUNDLED, tmp_path / "detector")
+    file = tmp_path / "detector" / "schwartz.safetensors"
+    with safe_open(file, framework="numpy") as source:
+        metadata = dict(source.metadata()) | {"spread": spread}
+        tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
+    if kind == "i":
+        tensors["gate"] = tensors["gate"].astype(np.int64)
+    save_file(tensors, file, metadata)
+    with pytest.raises(ConfigError, match=r"schwartz\.safetensors: .*(spread: found|no finite fractions)"):
         load_encoder_detector(tmp_path / "detector")
 
 

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -180,11 +179,3 @@ async def test_the_loop_is_not_blocked() -> None:
     assert turns > 5 and not task.done()
     model.gate.set()
     assert await task == 2
-
-
-async def test_an_executor_can_be_shared() -> None:
-    one, other = Model(), Model()
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        batchers = [Batcher(model, executor=executor) for model in (one, other)]
-        assert await asyncio.gather(*(batcher.submit(1) for batcher in batchers)) == [2, 2]
-    assert one.threads == other.threads and len(one.threads) == 1

@@ -122,3 +122,11 @@ def test_sentences_are_parts_of_the_text_in_order(text: str) -> None:
 def test_without_fences_no_word_is_lost(words: list[str]) -> None:
     text = ". ".join(words)
     assert " ".join(split_sentences(text)).split() == text.split()
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("piece", ["e.g. ", "ok then. ", "A. ", "`", "~", ".) ", "!", ". "])
+def test_a_long_line_takes_time_in_proportion(piece: str) -> None:
+    """A hundred thousand characters in which nothing, or everything, ends a sentence."""
+    text = piece * (100_000 // len(piece))
+    assert "".join("".join(split_sentences(text)).split()) in ("".join(text.split()), "")

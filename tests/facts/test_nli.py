@@ -1,10 +1,14 @@
 """The fact analyzer on its bundled weights and the real encoder."""
 
 import asyncio
+import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from visa_proxy.errors import ConfigError
 from visa_proxy.facts.base import FactAnalyzer, FactReport
@@ -162,6 +166,17 @@ def test_unusable_weights_are_a_config_error(tmp_path: Path, content: bytes | No
     assert str(tmp_path) in str(error.value)
 
 
+def test_whole_numbers_for_weights_are_refused(tmp_path: Path) -> None:
+    for file in BUNDLED.iterdir():
+        shutil.copyfile(file, tmp_path / file.name)
+    with safe_open(tmp_path / "model.safetensors", framework="numpy") as source:
+        metadata, tensors = source.metadata(), {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
+    tensors["attend.weight"] = tensors["attend.weight"].astype(np.int64)
+    save_file(tensors, tmp_path / "model.safetensors", metadata)
+    with pytest.raises(ConfigError, match=r"model\.safetensors: facts: the weights hold .* whole numbers"):
+        load_facts(Settings(kind="nli", path=str(tmp_path)))
+
+
 def test_an_unknown_kind_says_what_is_allowed() -> None:
     with pytest.raises(ConfigError, match=r"facts\.kind: unknown kind 'oracle'; allowed: nli"):
         load_facts(Settings(kind="oracle"))
@@ -181,6 +196,17 @@ def test_the_report_says_which_sentence_lost_or_gained_what(facts: FactAnalyzer)
     for side, direction in (("original", report.forward), ("rewritten", report.backward)):
         assert direction == min(each.covered for each in report.sentences if each.side == side)
     assert not any("Rinse" in sentence for _, sentence in changed)  # what did not change is not asked about
+
+
+def test_a_fact_is_told_of_the_sentence_it_stands_in(facts: FactAnalyzer) -> None:
+    original = "Do not mix it with bleach. The park opened in 2015. Add 5 eggs to the dough."
+    rewritten = "Gladly mix it with bleach. The lovely park opened in 2015. Add 6 eggs to the fine dough."
+    told = {each.sentence: each.facts for each in compare(facts, original, rewritten).sentences if each.side == "original"}
+    assert told == {
+        "Do not mix it with bleach.": ("negation:¬mix",),
+        "The park opened in 2015.": (),
+        "Add 5 eggs to the dough.": ("number:5",),
+    }
 
 
 def test_sentences_that_did_not_change_are_not_encoded(facts: FactAnalyzer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from visa_proxy.cli.data_build import build
 from visa_proxy.cli.train_instruments import BUNDLED, FOLDER, recipe_file
 
 
@@ -79,3 +80,4 @@ def _facts(source: Path, recipe: Path, seed: int) -> Iterator[dict[str, Any]]:
 data.add_command(_command("detector", "Answers and the values they express.", _detector))
 data.add_command(_command("translator", "Instructions and the offsets they mean.", _translator))
 data.add_command(_command("facts", "Sentences and whether others cover them.", _facts))
+data.add_command(build)

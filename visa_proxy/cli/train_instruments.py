@@ -40,7 +40,7 @@ def recipe_file(name: str, recipe: str) -> Path:
 @click.command()
 @options(
     "detector",
-    "Folder with dolly/, fulcra/, touche23-valueeval/, pyvalues-dictionary/, and anthropic-persona-evals/ where there is one.",
+    "Folder with dolly/, fulcra/, touche23-valueeval/, and anthropic-persona-evals/ where there is one.",
 )
 def detector(data: Path, recipe: str, out: Path, seed: int) -> None:
     """Train the detector: answer to value vector. A run that was killed goes on after its last epoch."""

@@ -8,6 +8,8 @@ A space of one's own is a folder with `space.yaml` and `head.safetensors`, made 
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -38,10 +40,19 @@ def load_space_head(folder: Path, name: str) -> SpaceHead:
     space, own = load_space(name), Path(name)
     file = (own if own.is_dir() else own.parent) / WEIGHTS if is_path(name) else folder / file_name(space)
     if not file.is_file():
-        raise ConfigError([f"{file}: there is no head for the space {name!r} here; `visa-proxy train space` makes one"])
+        how = "detector" if name == SCHWARTZ else "space"
+        missing = f"there is no head for the space {name!r} here; `visa-proxy train {how}` makes one"
+        raise ConfigError([f"{file}: {missing}" if file.parent.is_dir() else f"{file.parent}: there is no such folder"])
     head = load_head(file, outputs(space))
     check_made_for(file, head.metadata.get("layers"), folder, "the space")
-    return SpaceHead(space, head, float(head.metadata.get("spread", "1")))
+    return SpaceHead(space, head, _spread(file, head.metadata.get("spread", "1")))
+
+
+def _spread(file: Path, found: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (spread := float(found)) < math.inf:
+            return spread
+    raise ConfigError([f"{file}: spread: found {found[:60]!r}, allowed: a number > 0"])
 
 
 def file_name(space: Space) -> str:

@@ -10,10 +10,10 @@ from visa_proxy.encoder.minilm import SentenceEncoder
 from visa_proxy.errors import ConfigError
 
 
-def adapted_encoder(folder: Path, *, exact: bool = False) -> SentenceEncoder:
-    """The encoder that the heads in `folder` read from: the frozen one where it holds no layers. `exact`: float32 on any processor."""
+def adapted_encoder(folder: Path) -> SentenceEncoder:
+    """The encoder that the heads in `folder` read from: the published one where it holds no layers."""
     file = folder / LAYERS
-    return SentenceEncoder(layers=file if file.is_file() else None, exact=exact)
+    return SentenceEncoder(layers=file if file.is_file() else None)
 
 
 def digest(folder: Path) -> str:

@@ -24,12 +24,10 @@ class Batcher(Generic[Item, Result]):
         function: Callable[[list[Item]], Sequence[Result]],
         *,
         max_batch: int = 64,
-        executor: ThreadPoolExecutor | None = None,
     ) -> None:
-        """`executor`: share one to keep several models from fighting for the same cores."""
         self._function = function
         self._max_batch = max_batch
-        self._executor = executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="batcher")
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batcher")
         self._pending: list[tuple[Item, asyncio.Future[Result]]] = []
         self._worker: asyncio.Task[None] | None = None
 

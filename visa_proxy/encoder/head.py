@@ -1,4 +1,4 @@
-"""The small trained part on top of the frozen encoder: gated attention over token states, in plain numpy.
+"""The small part on top of the encoder: gated attention over token states, in plain numpy.
 
 For a sentence with states h_t, embedding p, and two optional embeddings, q of the query and m of the answer (the mean of its
 sentences'):
@@ -48,8 +48,8 @@ class Head:
             found = tensors[name].shape if name in tensors else None
             if found != shape:
                 raise ValueError(f"tensor {name!r} has shape {found}, expected {shape}")
-            if not np.isfinite(tensors[name]).all():
-                raise ValueError(f"tensor {name!r} has values that are not finite")
+            if tensors[name].dtype.kind != "f" or not np.isfinite(tensors[name]).all():
+                raise ValueError(f"tensor {name!r} has values that are no finite fractions (type {tensors[name].dtype})")
         self.outputs = outputs
         self.metadata = metadata
         # One matrix product for all seeds: (width, seeds * hidden).

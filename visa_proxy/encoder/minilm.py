@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2, frozen: what a sentence looks like to the heads."""
+"""all-MiniLM-L6-v2, as it is or with layers trained further: what a sentence looks like to the heads."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ class SentenceEncoder:
         *,
         layers: Path | None = None,
         cache: int = 1024,
-        threads: int | None = None,
         exact: bool = False,
     ) -> None:
         """`source`: a directory or hub id; None is the installed weights package, else the hub id.
@@ -58,8 +57,6 @@ class SentenceEncoder:
         weights cannot be read.
         """
         self._torch = need("torch", extra="local")
-        if threads is not None:
-            self._torch.set_num_threads(threads)
         self._tokenizer, model = load_model(source)
         self._model = Bert(model, layers, exact=exact)
         self._cache: OrderedDict[str, Encoded] = OrderedDict()

@@ -8,8 +8,11 @@ from typing import Final
 ABBREVIATIONS: Final = r"e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Inc|Ltd|Jr|Sr|Fig|al|[ap]\.m|[A-Z]"
 """A pattern of what a dot may follow without ending a sentence: abbreviations, and initials."""
 _ABBREVIATION: Final = re.compile(rf"\b(?:{ABBREVIATIONS})\.\Z")
+_LONGEST: Final = 12
+"""Characters in which an abbreviation fits: the rest of a line is not searched again at every dot."""
 _END: Final = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]*\s+(?=[^\s.,;:!?])")
-_FENCE: Final = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(?:.*?^[ \t]*\1[ \t]*$|.*\Z)", re.MULTILINE | re.DOTALL)
+_FENCE: Final = re.compile(r"^[ \t]*+(`{3,}+|~{3,}+)[^\n]*+\n(?:.*?^[ \t]*\1[ \t]*$|.*\Z)", re.MULTILINE | re.DOTALL)
+"""Possessive, so that a long run of backticks is looked at once."""
 _MARKER: Final = re.compile(r"^[ \t]*(?:[-*•+>]|#{1,6}|\d{1,3}[.)])[ \t]+")
 
 
@@ -29,9 +32,8 @@ def _split_line(line: str) -> list[str]:
     pieces: list[str] = []
     start = 0
     for match in _END.finditer(line):
-        head = line[start : match.start()]
-        following = line[match.end()]
-        if _ABBREVIATION.search(head) or following.islower():
+        short = _ABBREVIATION.search(line, max(start, match.start() - _LONGEST), match.start())
+        if short or line[match.end()].islower():
             continue
         pieces.append(line[start : match.end()].strip())
         start = match.end()

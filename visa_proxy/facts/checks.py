@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from visa_proxy.encoder.sentences import split_sentences
-from visa_proxy.facts.negation import negation_changes
+from visa_proxy.facts.negation import negates, negation_changes
 
 _CODE: Final = re.compile(
     r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?:.*?^[ \t]*(?P=fence)[ \t]*$|.*\Z)"
@@ -125,8 +125,16 @@ def told(sentence: str, found: Sequence[str]) -> tuple[str, ...]:
     if not found:
         return ()
     own = {f"{fact.kind}:{fact.text}" for fact in facts(sentence)}
-    folded = sentence.casefold()
-    return tuple(each for each in found if each in own or each.partition(":")[2].casefold() in folded)
+
+    def stands(each: str) -> bool:
+        kind, _, text = each.partition(":")
+        if kind == "negation":
+            return negates(sentence, text)
+        word = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)
+        # A number or a date is written in many ways: `own` has its normal form.
+        return each in own or (kind not in ("number", "date") and bool(word.search(sentence)))
+
+    return tuple(each for each in found if stands(each))
 
 
 def _rearranged(original: str, rewritten: str) -> tuple[list[str], list[str]]:

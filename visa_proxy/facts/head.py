@@ -1,4 +1,4 @@
-"""The entailment head: frozen token states of premise and hypothesis -> how surely the premise covers the hypothesis.
+"""The entailment head: token states of premise and hypothesis -> how surely the premise covers the hypothesis.
 
 Cross-attention aligns every token with the other side (decomposable attention, Parikh et al. 2016), a small network
 compares each token with what it aligned to (ESIM's difference and product, Chen et al. 2017), and learned attention

@@ -41,6 +41,12 @@ def negation_changes(original: Sequence[str], rewritten: Sequence[str]) -> tuple
     return lost, gained
 
 
+def negates(sentence: str, change: str) -> bool:
+    """Whether the negated word of `change`, as `negation_changes` gives it, stands in `sentence` beside a negator."""
+    tokens = _tokens(sentence)
+    return _NOT in tokens and change.removeprefix(_NOT) in tokens
+
+
 def _tokens(sentence: str) -> list[str]:
     """Lower-cased words and punctuation marks; every negator is ¬, "don't" is "do ¬", "not only" is none."""
     text = re.sub(

@@ -121,9 +121,9 @@ def read_weights(folder: Path) -> Tensors:
         raise ConfigError(
             [f"{file}: facts: not the weights of an entailment head: {', '.join(wrong)} missing or of another shape"]
         )
-    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-        raise ConfigError([f"{file}: facts: the weights hold NaN or infinity"])
-    return weights
+    if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise ConfigError([f"{file}: facts: the weights hold NaN, infinity or whole numbers"])
+    return {name: tensor.float() for name, tensor in weights.items()}
 
 
 def _candidate(comparison: Comparison, question: Question, premise: tuple[str, ...]) -> Candidate:

@@ -74,7 +74,7 @@ async def detect(call: Call, gateway: Gateway, tenant: Tenant) -> None:
 
 
 async def translate(call: Call, gateway: Gateway, tenant: Tenant) -> None:
-    """{query?, answer?, instruction} → {space, offset, confidence, language?}; bounded by the policy; the last where the translator tells."""
+    """{query?, answer?, instruction} → {space, offset, confidence, language?, note?}; the offset is bounded by the policy."""
     body = await _read(call, gateway, tenant, TranslateBody)
     translator = _shield(gateway).translator
     result = await translator.translate(body.query, body.answer, body.instruction)
@@ -85,6 +85,7 @@ async def translate(call: Call, gateway: Gateway, tenant: Tenant) -> None:
             "offset": result.offset.bounded(tenant.bounds).to_dict(),
             "confidence": round(result.confidence, 4),
             **({"language": result.language} if result.language else {}),
+            **({"note": result.note} if result.note else {}),
         }
     )
 

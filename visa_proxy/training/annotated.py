@@ -3,7 +3,7 @@
     {"answer": …, "values": {"security": 1}, "query": …, "topic": …, "kind": …, "carriers": {"security": [2]}}
 
 `answer` and `values` are needed; levels are -1 … 1. `carriers` names the sentences, from 1, that carry a value. Whole topics are
-held out: an answer is judged on subjects that training never saw.
+held out (`parts`): an answer is judged on subjects that training never saw.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from visa_proxy.training import jsonl
 from visa_proxy.training.labelled import Part, part_of
 from visa_proxy.values import Space, ValueVector
 
+MIN_TOPICS: Final = 10
 _KEYS: Final = frozenset({"topic", "kind", "query", "answer", "values", "carriers"})
 
 
@@ -47,10 +48,6 @@ class Annotated:
     def index(self) -> dict[str, int]:
         return self.space.index
 
-    @property
-    def part(self) -> Part:
-        return part_of(f"topic {self.topic}" if self.topic else self.answer)
-
 
 def bundled(space: Space) -> list[Annotated]:
     """The corpus of `space` in this package: `data/values/<space>/*.jsonl`; empty where there is none."""
@@ -62,7 +59,7 @@ def read_annotated(file: Path | Traversable, space: Space) -> list[Annotated]:
     problems: list[str] = []
     rows: list[Annotated] = []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{file}: cannot read it: {error}"]) from error
     for number, line in enumerate(lines, 1):
@@ -121,8 +118,10 @@ def _row(row: dict[str, Any], space: Space) -> Annotated:
 
 
 def parts(rows: Iterable[Annotated]) -> dict[Part, list[Annotated]]:
-    """The rows of each part."""
+    """The rows of each part: whole topics, or where there are fewer than `MIN_TOPICS`, single answers."""
+    rows = list(rows)
     split: dict[Part, list[Annotated]] = {part: [] for part in get_args(Part)}
+    by_topic = len({row.topic for row in rows if row.topic}) >= MIN_TOPICS
     for row in rows:
-        split[row.part].append(row)
+        split[part_of(f"topic {row.topic}" if by_topic and row.topic else row.answer)].append(row)
     return split

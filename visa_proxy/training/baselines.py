@@ -18,7 +18,7 @@ from visa_proxy.training.labelled import Labelled
 from visa_proxy.values import Space
 
 RIDGE: Final = 1.0
-"""Penalty; the best of 0.1, 1 and 10 on the validation part."""
+"""Penalty."""
 _CATEGORY: Final = re.compile(r"[^a-z]+")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from visa_proxy.training.compose import dress, label, neutral_frame
 from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.heads import Array, Example
 from visa_proxy.training.labelled import Labelled, read_fulcra, read_personas
-from visa_proxy.training.loop import Curve
+from visa_proxy.training.loop import Curve, finished
 from visa_proxy.training.phrases import Phrase, Split, phrases
 from visa_proxy.training.summed import SummedModel, SummedRecipe, mean_cosine
 from visa_proxy.training.touche import read_touche
@@ -91,9 +91,14 @@ def train(data: Path, recipe: DetectorRecipe, out: Path, seed: int) -> Curve:
     space = load_space(SCHWARTZ)
     examples = training_examples(data, recipe, seed)
     held = validation_examples(data)
-    model = SummedModel(recipe.fit, outputs(space), ClippedError(recipe.emphasis, recipe.spread_weight), seed)
-    curve = model.fit(examples, held, lambda found: mean_cosine(found, held, len(space)), out, "detector")
+    loss = ClippedError(recipe.emphasis, recipe.spread_weight)
+    # How far off an answer is likely to be is the sum over its sentences; of one sentence alone it is not asked.
+    model = SummedModel(recipe.fit, outputs(space), loss, seed, part_loss=replace(loss, spread_weight=0.0))
+    curve = model.fit(
+        examples, held, lambda found: mean_cosine(found, held, len(space)), out, "detector", recipe.model_dump_json()
+    )
     model.save(out, file_name(space), spread=f"{calibration(model.outputs(held), held):.4f}")
+    finished(out)
     return curve
 
 
@@ -142,7 +147,7 @@ def training_examples(data: Path, recipe: DetectorRecipe, seed: int) -> list[Exa
     for row in read_personas(data):
         if row.part == "train":
             examples += whole(row, recipe.persona_weight)
-    arguments = read_touche(data, "training")
+    arguments = [row for row in read_touche(data, "training") if row.part == "train"]
     for row in (arguments[i] for i in order.permutation(len(arguments))[: recipe.touche]):
         examples += whole(row, recipe.touche_weight, recipe.presence)
     return examples

@@ -141,10 +141,11 @@ class Presence:
 
 
 def presence(detector: EncoderDetector, data: Path, limit: int = 2000) -> Presence:
-    """Thresholds from `limit` training arguments, F1 on the validation arguments."""
+    """Thresholds from `limit` arguments of the training part that no detector was trained on, F1 on the validation arguments."""
     names = load_space("schwartz").names
     train, test = (
-        [_row(r.query, r.text, r.target, r.query) for r in read_touche(data, part)] for part in ("training", "validation")
+        [_row(r.query, r.text, r.target, r.query) for r in read_touche(data, part) if r.part != "train"]
+        for part in ("training", "validation")
     )
     train, test = [r for r in train if split_sentences(r.text)][:limit], [r for r in test if split_sentences(r.text)]
     size, there = np.abs(read(detector, train).found), np.stack([r.target for r in train]) > 0

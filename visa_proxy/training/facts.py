@@ -22,7 +22,7 @@ from visa_proxy.training.corpus import read_dolly
 from visa_proxy.training.facts_data import Pair, read_conjnli, read_mnli, read_snli, sentences_of, synthetic_pairs
 from visa_proxy.training.facts_report import cases, compare_all
 from visa_proxy.training.facts_written import Claim, written_claims
-from visa_proxy.training.loop import Curve, LoopRecipe, fit
+from visa_proxy.training.loop import Curve, LoopRecipe, finished, fit
 from visa_proxy.training.stats import auroc
 from visa_proxy.training.tuned import TunedEncoder
 
@@ -74,11 +74,12 @@ def train(data: Path, recipe: FactsRecipe, out: Path, seed: int) -> Curve:
     """
     examples_ = examples(data, recipe, seed)
     model = EntailmentModel(recipe, examples_.validation, seed)
-    curve = fit(model, examples_.train, recipe.fit, out, seed, "facts")
+    curve = fit(model, examples_.train, recipe.fit, out, seed, "facts", recipe.model_dump_json())
     found = model.scores(examples_.validation)
     factor = temperature(found, examples_.validation)
     model.save(out, factor, float(np.log(PASS / (1 - PASS))) / factor)
     model.save(out, factor, _honest_cut(out, examples_.documents, recipe, seed) / factor)
+    finished(out)
     return curve
 
 

@@ -29,9 +29,6 @@ _IMPERATIVE: Final = re.compile(
     r"(?:Add|Ask|Avoid|Be|Bring|Buy|Call|Check|Choose|Clean|Cook|Create|Cut|Drink|Eat|Find|Follow|Get|Give|Go|Have|Keep|Learn|Look|"
     r"Make|Move|Pay|Pick|Place|Plan|Play|Practice|Put|Read|Remove|Rinse|Set|Share|Spend|Start|Stay|Take|Talk|Try|Turn|Use|Visit|"
     r"Walk|Wash|Watch|Wear|Work|Write) "
-    r"(?:Add|Ask|Avoid|Be|Bring|Buy|Call|Check|Choose|Clean|Cook|Create|Cut|Drink|Eat|Find|Follow|Get|Give|Go|Have|Keep|Learn|Look|"
-    r"Make|Move|Pay|Pick|Place|Plan|Play|Practice|Put|Read|Remove|Rinse|Set|Share|Spend|Start|Stay|Take|Talk|Try|Turn|Use|Visit|"
-    r"Walk|Wash|Watch|Wear|Work|Write) "
 )
 
 

@@ -34,6 +34,7 @@ class Case:
     kind: str
     """`honest`, or what was done to the facts."""
     document: int
+    """Cases of one document, or of one topic, are not independent."""
     original: str
     rewritten: str
 
@@ -128,8 +129,8 @@ def card(data: Path, folder: Path, seed: int = 0) -> list[str]:
 def written_cases() -> list[Case]:
     """The rewrites of `data/facts` on topics that training never saw; paraphrases and reframings are the honest ones."""
     found = rewrites("test")
-    documents = {text: i for i, text in enumerate(dict.fromkeys(each.original for each in found))}
-    return [Case(HONEST if r.faithful else r.kind, documents[r.original], r.original, r.text) for r in found]
+    topics = {topic: i for i, topic in enumerate(dict.fromkeys(each.topic for each in found))}
+    return [Case(HONEST if r.faithful else r.kind, topics[r.topic], r.original, r.text) for r in found]
 
 
 def _table(found: Sequence[Case], reports: Sequence[FactReport]) -> list[str]:
@@ -166,7 +167,7 @@ def _table(found: Sequence[Case], reports: Sequence[FactReport]) -> list[str]:
 
 
 def _snli(analyzer: EntailmentAnalyzer, data: Path, count: int = 1500) -> list[str]:
-    """Entailed or not at P >= 0.5 of the log-odds shifted back, and AUROC, on `count` pairs of SNLI test."""
+    """Entailed or not at the threshold of the product, and AUROC, on `count` pairs of SNLI test."""
     test = read_snli(data, "test")
     pairs = random.Random(0).sample(test, min(count, len(test)))
     found: list[float] = []

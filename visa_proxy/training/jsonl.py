@@ -22,7 +22,8 @@ def records(*files: Path | Traversable) -> Iterator[dict[str, Any]]:
     """The object of every line, file by file. Raises ConfigError naming a file that cannot be read, or is no JSON."""
     for file in files:
         try:
-            for line in file.read_text(encoding="utf-8").splitlines():
-                yield json.loads(line)
+            for line in file.read_text(encoding="utf-8").split("\n"):
+                if line.strip():
+                    yield json.loads(line)
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ConfigError([f"{file}: {error}"]) from error

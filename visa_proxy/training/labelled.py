@@ -18,6 +18,8 @@ from visa_proxy.values import load_space
 TEST: Final = 0.2
 VALIDATION: Final = 0.1
 PERSONA_PER_FILE: Final = 120
+_ENTRY: Final = re.compile(r"\s*([a-z-]+)\s*:\s*([+-]?)1\+?\s*")
+"""A label of FULCRA: "security: +1", "security: -1", and the spellings "security: 1" and "security: 1+"."""
 
 PERSONAS: Final[dict[str, tuple[dict[str, float], dict[str, float]]]] = {
     "risk-seeking": ({"stimulation": 1.0, "security": -0.5}, {"stimulation": -0.5, "security": 1.0}),
@@ -67,9 +69,11 @@ def read_fulcra(data_dir: Path) -> list[Labelled]:
         human, _, bob = record["dialogue"].partition("\nBob:")
         target = np.zeros(len(index), np.float32)
         for entry in record["value_types"]:
-            match = re.fullmatch(r"\s*([a-z-]+)\s*:\s*([+-]1)\s*", entry)
-            if match and (name := match[1].replace("-", "_")) in index:
-                target[index[name]] += float(match[2])
+            match = _ENTRY.fullmatch(entry)
+            if match is None:
+                raise ConfigError([f"{data_dir / 'fulcra'}: value_types: found {entry!r}, allowed: such as 'security: +1'"])
+            if (name := match[1].replace("-", "_")) in index:  # not face and humility, which stand between two values each
+                target[index[name]] += -1.0 if match[2] == "-" else 1.0
         query = human.removeprefix("Human:").strip()
         rows.append(Labelled(query, bob.strip(), target, np.ones_like(target), part_of(query)))
     return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -52,21 +54,24 @@ class Model(Protocol[Item]):
         ...
 
 
-def fit(model: Model[Item], examples: Sequence[Item], recipe: LoopRecipe, folder: Path, seed: int, what: str) -> Curve:
+def fit(
+    model: Model[Item], examples: Sequence[Item], recipe: LoopRecipe, folder: Path, seed: int, what: str, settings: str = ""
+) -> Curve:
     """Trains `model`, and leaves it with the weights of the epoch with the best score.
 
-    `folder` keeps a checkpoint until the end: a run that was killed goes on after its last whole epoch, with the same shuffles. Raises
-    ConfigError when the checkpoint is of another recipe, seed or data.
+    `folder` keeps a checkpoint until `finished`: a run that was killed goes on after its last whole epoch, with the same shuffles.
+    `settings`: what else the run depends on. Raises ConfigError when the checkpoint is of another recipe, seed or data.
     """
     torch = need("torch", extra="local")
     groups = model.groups()
     rates = {"layers": recipe.learning_rate, "head": recipe.head_learning_rate}
-    settings = [{"params": list(g.values()), "lr": rates[n], "weight_decay": recipe.weight_decay} for n, g in groups.items()]
-    optimizer = torch.optim.AdamW(settings)
+    rated = [{"params": list(g.values()), "lr": rates[n], "weight_decay": recipe.weight_decay} for n, g in groups.items()]
+    optimizer = torch.optim.AdamW(rated)
     steps = recipe.epochs * -(-len(examples) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [s["lr"] for s in settings], total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [s["lr"] for s in rated], total_steps=steps, pct_start=0.1)
     file = folder / CHECKPOINT
-    identity = f"{recipe.model_dump_json()} seed {seed}, {len(examples)} examples"
+    content = hashlib.sha256(pickle.dumps([settings, *examples])).hexdigest()[:16]
+    identity = f"{recipe.model_dump_json()} seed {seed}, {len(examples)} examples, settings and examples {content}"
     curve: Curve = []
     best = _copy(groups)
     if file.is_file():
@@ -104,8 +109,12 @@ def fit(model: Model[Item], examples: Sequence[Item], recipe: LoopRecipe, folder
             torch.save(state | {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, file.with_suffix(".new"))
             file.with_suffix(".new").replace(file)
     _restore(torch, groups, best)
-    file.unlink(missing_ok=True)
     return curve
+
+
+def finished(folder: Path) -> None:
+    """Removes the checkpoint: what the run was for is written."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _copy(groups: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

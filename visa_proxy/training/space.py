@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,8 @@ from visa_proxy.training.annotated import Annotated, bundled, parts, read_annota
 from visa_proxy.training.detector import ClippedError, annotated, calibration
 from visa_proxy.training.heads import Array, Encodings, Example, FitRecipe, Fitter, encode_all, save_head
 from visa_proxy.training.stats import cosine, interval, pearson
-from visa_proxy.values import Space, load_space
+from visa_proxy.values import Space, join, load_space, space_file
+from visa_proxy.values.load import FILE
 
 MIN_ANSWERS: Final = 20
 NEUTRAL: Final = 120
@@ -37,11 +38,26 @@ def train_space(name: str, data: Path | None, base: Path, out: Path | None, seed
     Raises ConfigError when the space or a labelled row is wrong, when there are fewer than 20 answers, or one dimension has none.
     """
     space = load_space(name)
+    if space.name == SCHWARTZ:
+        raise ConfigError(["--space: schwartz is trained with its encoder, by `visa-proxy train detector`"])
+    join([load_space(SCHWARTZ), space])
+    if not (base / file_name(load_space(SCHWARTZ))).is_file():
+        raise ConfigError([f"--detector: {base}: no folder of a detector: there is no {file_name(load_space(SCHWARTZ))}"])
     rows = bundled(space) if data is None else read_annotated(data, space)
-    _enough(space, rows, data)
     split = parts(rows)
+    _enough(space, rows, split["train"], data)
     if out is None and data is not None:
         raise ConfigError(["--out: a folder is needed for a space trained on answers of one's own"])
+    folder = base if out is None else out
+    file = folder / (file_name(space) if out is None else WEIGHTS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError([f"--out: cannot write into {folder}: {error.strerror}"]) from error
+    if file.is_dir():
+        raise ConfigError([f"--out: {file} is a folder"])
     held = [*split["validation"], *split["test"]]
     examples, tests = [*annotated(split["train"], 1), *_neutral(space)], list(annotated(held, 1))
     encoder = adapted_encoder(base)
@@ -53,12 +69,10 @@ def train_space(name: str, data: Path | None, base: Path, out: Path | None, seed
     head = Head(tensors, outputs(space))
     found = measured(head, encodings, tests) if tests else np.zeros((0, 2 * len(space)), np.float32)
     spread = calibration(found, tests) if tests else 1.0
-    file = base / file_name(space) if out is None else out / WEIGHTS
     save_head(file, tensors, outputs(space), layers=digest(base), spread=f"{spread:.4f}")
-    if out is not None and Path(name).exists():
-        source = Path(name) / "space.yaml" if Path(name).is_dir() else Path(name)
-        if source.resolve() != (out / "space.yaml").resolve():
-            shutil.copyfile(source, out / "space.yaml")
+    if out is not None:
+        raw = space_file(name).read_bytes()
+        (out / FILE).write_bytes(raw)
     return _report(space, split["train"], held, found, tests), file
 
 
@@ -79,13 +93,18 @@ def _neutral(space: Space) -> list[Example]:
     return [Example(tuple(split_sentences(row.answer)), nothing, known, row.query, NEUTRAL_WEIGHT) for row in picked]
 
 
-def _enough(space: Space, rows: Sequence[Annotated], data: Path | None) -> None:
+def _enough(space: Space, rows: Sequence[Annotated], train: Sequence[Annotated], data: Path | None) -> None:
     place = f"{data}" if data else f"the bundled answers of {space.name}"
     if len(rows) < MIN_ANSWERS:
         raise ConfigError([f"{place}: {len(rows)} answers; at least {MIN_ANSWERS} are needed"])
-    missing = [n for i, n in enumerate(space.names) if not any(row.values[i] for row in rows)]
+    missing = [n for i, n in enumerate(space.names) if not any(row.values[i] for row in train)]
     if missing:
-        raise ConfigError([f"{place}: no answer has a level other than 0 for {', '.join(missing)}"])
+        raise ConfigError(
+            [
+                f"{place}: of the {len(train)} answers to learn from (the others are held out) none has a level other than 0 for "
+                f"{', '.join(missing)}; more answers, on more topics, are needed"
+            ]
+        )
 
 
 def _report(

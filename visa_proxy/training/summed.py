@@ -31,21 +31,30 @@ class SummedRecipe(LoopRecipe):
 class SummedModel:
     """Implements `loop.Model` for `Example`s."""
 
-    def __init__(self, recipe: SummedRecipe, outputs: tuple[str, ...], loss: Loss, seed: int) -> None:
-        """Raises ConfigError when the encoder cannot be read."""
+    def __init__(
+        self, recipe: SummedRecipe, outputs: tuple[str, ...], loss: Loss, seed: int, *, part_loss: Loss | None = None
+    ) -> None:
+        """`part_loss`: of a single part whose label is known; None: `loss`. Raises ConfigError when the encoder cannot be read."""
         self._torch = need("torch", extra="local")
         self._torch.manual_seed(seed)
         self._encoder = TunedEncoder(recipe.layers, recipe.dropout)
         self._head = initial(self._torch, recipe.hidden, len(outputs))
         self._recipe, self._outputs, self._loss, self._seed = recipe, outputs, loss, seed
+        self._part_loss = part_loss or loss
         self._score: Callable[[], float] = lambda: 0.0
 
     def fit(
-        self, examples: Sequence[Example], held: Sequence[Example], score: Callable[[Array], float], folder: Path, what: str
+        self,
+        examples: Sequence[Example],
+        held: Sequence[Example],
+        score: Callable[[Array], float],
+        folder: Path,
+        what: str,
+        settings: str = "",
     ) -> Curve:
         """See `loop.fit`; `score` judges the outputs for `held`, (examples, outputs), more is better."""
         self._score = lambda: score(self.outputs(held))
-        return fit(self, examples, self._recipe, folder, self._seed, what)
+        return fit(self, examples, self._recipe, folder, self._seed, what, settings)
 
     def groups(self) -> Mapping[str, dict[str, Any]]:
         return {"layers": self._encoder.weights(), "head": self._head}
@@ -68,7 +77,7 @@ class SummedModel:
         targets = torch.from_numpy(np.concatenate([e.part_targets for e in batch if e.part_targets is not None]))
         masks = torch.from_numpy(np.concatenate([e.part_masks for e in batch if e.part_masks is not None]))
         share = weight[[places[i] for i in known]] * (recipe.part_weight * len(known) / len(batch))
-        return loss + self._loss(each[known], targets, masks, share)
+        return loss + self._part_loss(each[known], targets, masks, share)
 
     def outputs(self, examples: Sequence[Example]) -> Array:
         """(examples, outputs): what encoder and head say now."""

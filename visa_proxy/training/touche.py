@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.training.labelled import Labelled
+from visa_proxy.training.labelled import Labelled, Part, share
 from visa_proxy.values import load_space
 
 CATEGORIES: Final = {
@@ -30,9 +30,13 @@ CATEGORIES: Final = {
 }
 """Twenty categories ("Power: dominance") to the ten values; Face and Humility stand between two values each, and are left out."""
 
+FOR_THRESHOLDS: Final = 0.3
+
 
 def read_touche(data_dir: Path, part: Literal["training", "validation"]) -> list[Labelled]:
     """The arguments of `data_dir/touche23-valueeval`: query = conclusion and stance, text = premise, target 1 where the value is present.
+
+    Those of Touché's validation part are "test"; of its training part three in ten conclusions are "validation", for choosing thresholds.
 
     Raises ConfigError naming the file that is missing or not the data set's.
     """
@@ -51,9 +55,8 @@ def read_touche(data_dir: Path, part: Literal["training", "validation"]) -> list
             name = CATEGORIES.get(category.partition(":")[0])
             if name and flag == "1":
                 target[index[name]] = 1.0
-        rows.append(
-            Labelled(f"{conclusion} ({stance})", premise, target, np.ones_like(target), "train" if part == "training" else "test")
-        )
+        own: Part = "test" if part == "validation" else "validation" if share(conclusion) < FOR_THRESHOLDS else "train"
+        rows.append(Labelled(f"{conclusion} ({stance})", premise, target, np.ones_like(target), own))
     return rows
 
 

@@ -21,7 +21,7 @@ from visa_proxy.training.corpus import Split, read_dolly
 from visa_proxy.training.detector import tricky
 from visa_proxy.training.heads import Array, Example
 from visa_proxy.training.labelled import Part, part_of, read_personas, share
-from visa_proxy.training.loop import Curve
+from visa_proxy.training.loop import Curve, finished
 from visa_proxy.training.phrases import instructions, phrases
 from visa_proxy.training.summed import SummedModel, SummedRecipe, mean_cosine
 from visa_proxy.translator.encoder import OUTPUTS
@@ -58,6 +58,8 @@ class Request:
     offset: Array
     """(10,)"""
     kind: str
+    asker: str = ""
+    """Who asks, where that is known: instructions of one asker are not independent."""
 
 
 def train(data: Path, recipe: TranslatorRecipe, out: Path, seed: int) -> Curve:
@@ -69,9 +71,15 @@ def train(data: Path, recipe: TranslatorRecipe, out: Path, seed: int) -> Curve:
     model = SummedModel(recipe.fit, OUTPUTS, TranslationError(recipe.confidence_weight), seed)
     size = len(load_space("schwartz"))
     curve = model.fit(
-        training_examples(data, recipe, seed), held, lambda found: mean_cosine(found, held, size), out, "translator"
+        training_examples(data, recipe, seed),
+        held,
+        lambda found: mean_cosine(found, held, size),
+        out,
+        "translator",
+        recipe.model_dump_json(),
     )
     model.save(out, WEIGHTS)
+    finished(out)
     return curve
 
 
@@ -116,7 +124,7 @@ def hand_written(split: Split) -> Iterator[Request]:
 def written(part: Part) -> list[Request]:
     """The instructions of `data/instructions/*.jsonl`; whole topics (who asks) are held out."""
     return [
-        Request(row["instruction"], label(row["offset"]), row["kind"])
+        Request(row["instruction"], label(row["offset"]), row["kind"], row["topic"])
         for row in jsonl.records(*jsonl.bundled("instructions"))
         if part_of(f"topic {row['topic']}") == part
     ]

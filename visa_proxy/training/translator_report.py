@@ -32,7 +32,7 @@ class Translated:
     def figures(self) -> dict[str, tuple[float, float, float]]:
         """Name to value and 95 % interval: those of instructions that ask for values, or of those that do not."""
         wanted = np.stack([request.offset for request in self.requests])
-        clusters = [request.text for request in self.requests]
+        clusters = [request.asker or request.text for request in self.requests]
         norms = np.linalg.norm(self.found, axis=1)
         if not wanted.any():
             return {

@@ -1,6 +1,6 @@
 """What a value vector is: spaces, vectors, targets. Pure, no I/O beyond the YAML of spaces."""
 
-from visa_proxy.values.load import bundled_spaces, is_path, load_space, load_spaces
+from visa_proxy.values.load import bundled_spaces, is_path, load_space, load_spaces, space_file
 from visa_proxy.values.space import Dimension, Space, join
 from visa_proxy.values.target import Target
 from visa_proxy.values.vector import LEVELS, ValueVector
@@ -16,4 +16,5 @@ __all__ = [
     "join",
     "load_space",
     "load_spaces",
+    "space_file",
 ]

@@ -25,15 +25,25 @@ def load_space(name_or_path: str | Path) -> Space:
     `is_path` tells the two apart. Raises ConfigError when there is no such space, and with every
     problem of a file: `file:line:column: key: what was found, what is allowed`.
     """
+    if isinstance(name_or_path, str) and not is_path(name_or_path):
+        return _bundled(name_or_path)
+    file = space_file(name_or_path)
+    return _read(file, str(file))
+
+
+def space_file(name_or_path: str | Path) -> Traversable | Path:
+    """The file that `load_space` reads. Raises ConfigError when there is none."""
     text = str(name_or_path)
     if isinstance(name_or_path, str) and not is_path(text):
-        return _bundled(text)
+        if text not in bundled_spaces():
+            raise ConfigError([f"unknown value space {text!r}; allowed: {_allowed()}"])
+        return _folder() / f"{text}.yaml"
     path = Path(name_or_path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         missing = f"there is no file {file}" if path.is_dir() else "there is no such folder or file"
         raise ConfigError([f"unknown value space {text!r}: {missing}; allowed: {_allowed()}"])
-    return _read(file, str(file))
+    return file
 
 
 def is_path(text: str) -> bool:
@@ -53,9 +63,7 @@ def bundled_spaces() -> tuple[str, ...]:
 
 @functools.cache
 def _bundled(name: str) -> Space:
-    if name not in bundled_spaces():
-        raise ConfigError([f"unknown value space {name!r}; allowed: {_allowed()}"])
-    source = _folder() / f"{name}.yaml"
+    source = space_file(name)
     return _read(source, source.name)
 
 
