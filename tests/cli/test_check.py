@@ -83,9 +83,14 @@ def test_check_knows_the_value_spaces_of_the_config(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("spaces", "problem"),
     [
-        ("tone, brand", "detector.spaces: unknown value space 'brand'; allowed: inglehart-welzel, schwartz, tone, or a folder"),
+        (
+            "tone, brand",
+            "visa.yaml:2:27: detector.spaces: unknown value space 'brand'; allowed: inglehart-welzel, schwartz, tone, or a folder",
+        ),
         ("tone, ./none", "there is no such folder or file; allowed: inglehart-welzel, schwartz, tone, or a folder"),
-        ("tone, ./copy.yaml", "detector.spaces: two value spaces are called 'tone'; their names must differ"),
+        ("tone, ~nouser/x", "~nouser/x': there is no such folder or file"),
+        ("tone, tone", "visa.yaml:2:27: detector.spaces: 'tone' is listed twice; list each once"),
+        ("tone, ./copy.yaml", "visa.yaml:2:27: detector.spaces: two value spaces are called 'tone'; their names must differ"),
         ("tone, ./bad.yaml", "bad.yaml:1:1: dimensions: required key is missing"),
     ],
 )
@@ -96,6 +101,29 @@ def test_check_says_what_is_wrong_with_a_value_space(tmp_path: Path, spaces: str
     result = CliRunner().invoke(check, [str(tmp_path / "policies"), "--config", str(config)])
     assert result.exit_code == 2 and len(result.output.splitlines()) == 1
     assert problem in result.output
+
+
+def test_check_says_which_weights_are_not_there(tmp_path: Path) -> None:
+    config = write(tmp_path, f"{CONFIG}detector: {{path: ./nope}}\nfacts: {{path: hf://owner/name}}\n", "visa.yaml")
+    result = CliRunner().invoke(check, ["--config", str(config)])
+    assert result.exit_code == 2 and len(result.output.splitlines()) == 1
+    assert result.output.startswith(f"{config}:2:18: detector.path: there is no folder './nope'; allowed: a folder of weights, ")
+
+
+def test_check_prints_control_characters_so_that_they_are_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "a\x1b[2Jb\nc"
+    folder.mkdir()
+    path = write(folder, GOOD + r'"x\e]0;P\a\ny\u2028z\x9b": 1' + "\n")
+    text = CliRunner().invoke(check, [str(path)])
+    assert text.exit_code == 2 and text.output.count("\n") == 1
+    assert r"a\x1b[2Jb\nc/" in text.output and r":7:1: x\x1b]0;P\x07\ny\u2028z\x9b: unknown key; allowed: " in text.output
+    (problem,) = json.loads(CliRunner().invoke(check, ["--json", str(path)]).output)["problems"]
+    assert (problem["file"], problem["line"]) == (str(path), 7)
+
+
+def test_check_of_a_name_that_is_too_long() -> None:
+    result = CliRunner().invoke(check, ["x" * 5000])
+    assert result.exit_code == 2 and "cannot be read: File name too long" in result.output
 
 
 def test_schema_knows_the_value_spaces_of_the_config(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from visa_proxy.cli.components import parse_values
 from visa_proxy.cli.main import COMMANDS, cli
 from visa_proxy.errors import RequestError
 from visa_proxy.values import ValueVector, load_space
+from visa_proxy.values.load import distinct
+from visa_proxy.yaml_problems import visible
 
 SCHWARTZ = load_space("schwartz")
 COMPONENTS = ["detect", "translate", "rewrite"]
@@ -54,6 +56,38 @@ def test_standard_input_that_is_not_utf_8_in_a_container() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (2, b"visa-proxy: standard input is not valid UTF-8\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("detect", b"Be \xff bold."), "TEXT"),
+        (("translate", "Be", b"\xff"), "TEXT"),
+        (("rewrite", b"\xff"), "TEXT"),
+        (("detect", "--query", b"\xff", "Be bold."), "--query"),
+        (("translate", "--query", b"\xff", "Be bold."), "--query"),
+        (("translate", "--answer", b"\xff", "Be bold."), "--answer"),
+        (("rewrite", "--query", b"\xff", "Be bold."), "--query"),
+        (("rewrite", "--instruction", b"\xff", "Be bold."), "--instruction"),
+        (("rewrite", "--values", b"power=\xff", "Be bold."), "--values"),
+    ],
+)
+def test_arguments_that_are_not_utf_8(arguments: tuple[str | bytes, ...], named: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "visa_proxy", *arguments], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.decode()) == (2, f"visa-proxy: {named} is not valid UTF-8\n")
+
+
+@pytest.mark.parametrize("space", ["/" + "x" * 5000, "~nouser/x", "./nope"])
+def test_a_space_that_is_not_there(space: str) -> None:
+    line = refusal(visa_proxy("detect", "--space", space, "Be bold."))
+    assert ": there is no such folder or file; allowed: " in line and len(line) < 500
+
+
+def test_what_a_refusal_quotes_does_not_command_the_terminal(tmp_path: Path) -> None:
+    config = tmp_path / "a\x1b[2J\nb.yaml"
+    config.write_text("- x")
+    line = refusal(visa_proxy("rewrite", "--config", str(config), "--values", "power=1", "Be bold."))
+    assert line.startswith(f"{tmp_path}/a\\x1b[2J\\nb.yaml:1:1: found a list")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +209,44 @@ def test_detect_reads_other_spaces() -> None:
     data = json.loads(visa_proxy("detect", "--space", "tone", "--json", "Nah mate, just bin it.").stdout)
     assert data["values"]["formality"] < 0 and "security" in data["values"]
     assert "mood" in refusal(visa_proxy("detect", "--space", "mood", "Fine."))
+
+
+def test_a_space_named_twice_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "brand"
+    folder.mkdir()
+    (folder / "space.yaml").write_text("name: brand\ndimensions: [{name: thrift, title: T, goal: g}]\n")
+    spaces = ("tone", "./brand", "tone", "./brand/", "brand/space.yaml", str(folder))
+    assert distinct(spaces) == ("tone", "./brand")
+    options = [word for space in spaces for word in ("--space", space)]
+    assert "brand/head.safetensors: there is no head for the space './brand' here" in refusal(
+        visa_proxy("detect", *options, "Fine.")
+    )
+    found = visa_proxy("detect", "--space", "tone", "--space", "tone", "--json", "Fine.")
+    assert json.loads(found.stdout)["space"] == "schwartz+tone"
+
+
+def test_control_characters_are_shown_and_not_sent_to_the_terminal() -> None:
+    text = "Hi \x1b]0;PWNED\x07 \x1b[2J you.\r\nStay \x9b[31msafe at home."
+    shown = visa_proxy("detect", "--explain", input=text)
+    assert shown.exit_code == 0, shown.output
+    assert r"Hi \x1b]0;PWNED\x07 \x1b[2J you." in shown.stdout and r"\x9b[31msafe" in shown.stdout
+    assert not set("\x1b\x07\x9b") & set(shown.stdout)
+    data = json.loads(visa_proxy("detect", "--explain", "--json", input=text).stdout)
+    assert data["sentences"][0]["text"].startswith("Hi \x1b]0;PWNED\x07 \x1b[2J you.")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "lines"),
+    [
+        ("a\tb\nc\r\nd", r"a\tb\nc\r\nd", "a\tb\nc\r\nd"),
+        ("done\rgone", r"done\rgone", r"done\rgone"),
+        ("\x00\x07\x08\x0b\x1b\x7f\x85\x9b\u2028\udcff", *[r"\x00\x07\x08\x0b\x1b\x7f\x85\x9b\u2028\udcff"] * 2),
+        ("ein Schluß, 終わり\u3000\u200d👩\u200d🚀", *["ein Schluß, 終わり\u3000\u200d👩\u200d🚀"] * 2),
+    ],
+)
+def test_visible(text: str, line: str, lines: str) -> None:
+    assert (visible(text), visible(text, lines=True)) == (line, lines)
 
 
 def test_translate_refuses_other_languages_politely() -> None:

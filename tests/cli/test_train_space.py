@@ -83,7 +83,7 @@ detector: {{spaces: [{brand}]}}
             '{"answer": "Save it.", "values": {"thrft": 1}}',
             "line 43: values.thrft: no dimension of brand; allowed: thrift, local_pride",
         ),
-        ('{"answer": "Save it.", "values": {"thrift": 2}}', "line 43: values.thrift: 2; allowed: -1 … 1"),
+        ('{"answer": "Save it.", "values": {"thrift": 2}}', "line 43: values.thrift: found 2, allowed: -1 … 1"),
         ('{"answer": "", "values": {}}', "line 43: answer: a text with at least one sentence is needed"),
         ('{"answer": "Save it.", "values": {"thrift": 1}, "mood": 1}', "line 43: mood: unknown key; allowed: "),
         ("{answer}", "line 43: no JSON: "),
@@ -103,7 +103,7 @@ def test_too_few_answers_or_none_of_a_dimension(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in ANSWERS.read_text(encoding="utf-8").splitlines()]
     cases = (
         (rows[:10], "10 answers; at least 20 are needed"),
-        (rows[:18] * 2, "no answer has a level other than 0 for local_pride"),
+        (rows[:18] * 2, "none has a level other than 0 for local_pride"),
     )
     for kept, said in cases:
         (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")

@@ -166,6 +166,13 @@ def test_unusable_weights_are_a_config_error(tmp_path: Path, content: bytes | No
     assert str(tmp_path) in str(error.value)
 
 
+def test_a_changed_sentence_that_is_too_long_to_read_is_not_covered(facts: FactAnalyzer) -> None:
+    original = "Keep the lid on while it " + "simmers gently and " * 60 + "rests."
+    report = compare(facts, original, original.replace("rests.", "rests in a pan that nobody may ever wash."))
+    assert (report.forward, report.backward, report.consistency) == (0.0, 0.0, 0.0)
+    assert compare(facts, original, original).consistency == 1.0
+
+
 def test_whole_numbers_for_weights_are_refused(tmp_path: Path) -> None:
     for file in BUNDLED.iterdir():
         shutil.copyfile(file, tmp_path / file.name)

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.policy.config import BUNDLED, ComponentConfig, Endpoint, Inner, Launch, LiteLLM, load_config, read_config
+from visa_proxy.policy.config import (
+    BUNDLED,
+    ComponentConfig,
+    Endpoint,
+    Inner,
+    Launch,
+    LiteLLM,
+    load_config,
+    missing_folders,
+    parse_config,
+    read_config,
+)
+from visa_proxy.policy.spaces import named_spaces
 
 FULL = """\
 server: {host: 0.0.0.0, port: 9000, admin_key_env: ADMIN}
@@ -18,6 +30,11 @@ rewriter: {url: "http://127.0.0.1:8001/v1", model: visa-rewriter}
 detector: {kind: encoder, path: weights/detector}
 """
 MINIMAL = 'bases: {default: {url: "http://127.0.0.1:8000/v1"}}\n'
+
+
+def space(name: str) -> str:
+    """Of one dimension."""
+    return f"name: {name}\ndimensions: [{{name: {name}_1, title: T, goal: g}}]\n"
 
 
 def write(folder: Path, text: str) -> Path:
@@ -111,6 +128,8 @@ def test_detector_and_translator_behind_endpoints(tmp_path: Path) -> None:
 detector: {kind: judge, url: "http://j/v1/", model: big, api_key_env: K, timeout_s: 3, explain: true, spaces: [tone, ./spaces/brand]}
 translator: {kind: llm, url: "http://t:9/v1", model: small}
 """
+    (tmp_path / "spaces" / "brand").mkdir(parents=True)
+    (tmp_path / "spaces" / "brand" / "space.yaml").write_text(space("brand"))
     config = load_config(write(tmp_path, MINIMAL + text), {"K": "hush"})
     assert config.detector == ComponentConfig(
         "judge",
@@ -129,11 +148,75 @@ def test_a_detector_on_vllm_is_at_the_root_of_the_server(tmp_path: Path, url: st
 
 
 def test_spaces_beside_the_first(tmp_path: Path) -> None:
-    path = write(tmp_path, MINIMAL + "detector: {spaces: [tone, inglehart-welzel, ../brand, /b/own.yaml, near.yml]}")
-    expected = ("tone", "inglehart-welzel", str(tmp_path.parent / "brand"), "/b/own.yaml", str(tmp_path / "near.yml"))
+    brand, own, server = tmp_path / "brand", tmp_path / "own.yaml", tmp_path / "server"
+    for folder in (brand, server):
+        folder.mkdir()
+    for file in (brand / "space.yaml", own, server / "near.yml"):
+        file.write_text(space(file.stem))
+    path = write(server, MINIMAL + f"detector: {{spaces: [tone, inglehart-welzel, ../brand, {own}, near.yml]}}")
+    expected = ("tone", "inglehart-welzel", str(brand), str(own), str(server / "near.yml"))
     assert load_config(path, {}).detector == ComponentConfig("encoder", spaces=expected)
-    assert read_config(path).detector.spaces == ("tone", "inglehart-welzel", "../brand", "/b/own.yaml", "near.yml")
+    assert read_config(path).detector.spaces == ("tone", "inglehart-welzel", "../brand", str(own), "near.yml")
     assert load_config(write(tmp_path, MINIMAL), {}).detector == ComponentConfig("encoder", spaces=())
+
+
+@pytest.mark.parametrize(
+    ("spaces", "column", "problem"),
+    [
+        ("ton", 21, "unknown value space 'ton'; allowed: inglehart-welzel, schwartz, tone, or a folder"),
+        ("tone, ton", 27, "unknown value space 'ton'"),
+        ("tone, ./nope", 27, "there is no such folder or file"),
+        ("./brand, ~nouser/x", 30, "/~nouser/x': there is no such folder or file"),
+        (f"./{'x' * 1500}", 21, "…': there is no such folder or file"),
+        ("tone, tone", 27, "'tone' is listed twice; list each once"),
+        ("./brand, ./brand/", 30, "'./brand/' is listed twice"),
+        ("brand/, ../server/brand/space.yaml", 29, "'../server/brand/space.yaml' is listed twice"),
+        ("brand/, link/", 29, "'link/' is listed twice"),
+        ("tone, ./copy.yaml", 27, "two value spaces are called 'tone'; their names must differ"),
+        ("./brand, ./same.yaml", 30, "both have a dimension 'brand_1'; names must differ"),
+    ],
+)
+def test_a_value_space_that_cannot_be_had_is_named_with_its_place(tmp_path: Path, spaces: str, column: int, problem: str) -> None:
+    server = tmp_path / "server"
+    (server / "brand").mkdir(parents=True)
+    (server / "link").symlink_to(server / "brand")
+    (server / "brand" / "space.yaml").write_text(space("brand"))
+    (server / "copy.yaml").write_text(space("copy").replace("name: copy", "name: tone", 1))
+    (server / "same.yaml").write_text(space("same").replace("same_1", "brand_1"))
+    path = write(server, MINIMAL + f"detector: {{spaces: [{spaces}]}}")
+    message = problems_of(path)
+    assert message.startswith(f"{path}:2:{column}: detector.spaces: ") and problem in message and "\n" not in message
+    with pytest.raises(ConfigError) as caught:
+        named_spaces(path)
+    assert caught.value.problems == [message]
+
+
+def test_what_is_wrong_inside_of_a_space_has_its_place_there(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("name: bad\n")
+    assert problems_of(write(tmp_path, MINIMAL + "detector: {spaces: [./bad.yaml]}")) == (
+        f"{tmp_path}/bad.yaml:1:1: dimensions: required key is missing"
+    )
+
+
+@pytest.mark.parametrize("path", ["~nouser/x", "~nouser", f"./{'x' * 1500}", f"{'x' * 1500}"])
+def test_paths_that_lead_nowhere_are_not_followed(tmp_path: Path, path: str) -> None:
+    text = (
+        f"detector: {{path: {path}}}\nrewriter: {{launch: {{engine: vllm, model: {path}, adapters: {path}}}}}\npolicies: {path}"
+    )
+    config = load_config(write(tmp_path, f"{MINIMAL}{text}"), {})
+    assert config.detector.path == str(config.policies) == str(tmp_path / path)
+
+
+def test_weights_that_are_not_there_are_named_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    text = "detector: {path: ./nope}\ntranslator: {path: here}\nfacts: {path: ~nouser/x}\n"
+    path = write(tmp_path, MINIMAL + text)
+    assert missing_folders(*parse_config(path)) == [
+        f"{path}:2:18: detector.path: there is no folder './nope'; allowed: a folder of weights, bundled, or hf://owner/name",
+        f"{path}:4:15: facts.path: there is no folder '~nouser/x'; allowed: a folder of weights, bundled, or hf://owner/name",
+    ]
+    path = write(tmp_path, MINIMAL + 'detector: {path: "hf://a/b@c"}\ntranslator: {kind: llm, url: "http://h", model: m}\n')
+    assert missing_folders(*parse_config(path)) == []
 
 
 @pytest.mark.parametrize(
@@ -211,6 +294,9 @@ def test_spaces_beside_the_first(tmp_path: Path) -> None:
         (MINIMAL + "server: {port: 70000}", "2:16: server.port: found 70000, allowed: a whole number"),
         (MINIMAL + "store: mysql://x", "2:8: store: store 'mysql' is not available in this version"),
         (MINIMAL + "tenant: x", "2:1: tenant: unknown key; allowed: server, policies, bases"),
+        (MINIMAL + r'"a\e]0;b\a\nc": x', r"2:1: a\x1b]0;b\x07\nc: unknown key; allowed: server"),
+        (MINIMAL + r"store: !%1B%0A x", r"2:8: store: the tag !\x1b\n is not allowed here"),
+        (MINIMAL + r'"a\e": {"b\u2028": 1, "b\u2028": 2}', r"2:23: a\x1b.b\u2028: this key is already set at line 2, column 9"),
     ],
 )
 def test_broken_configs_are_named_with_place_key_and_reason(tmp_path: Path, text: str, expected: str) -> None:

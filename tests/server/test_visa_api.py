@@ -67,6 +67,23 @@ async def test_rewrite(proxy: Running, base: FakeBase, wanted: dict[str, Any], p
     assert not base.seen
 
 
+@pytest.mark.parametrize(
+    "level", ["true", '"1"', "null", "[1]", "1.01", "-2", "1e400", "NaN", "1" + "0" * 400], ids=lambda level: level[:6]
+)
+async def test_a_level_is_a_number(proxy: Running, level: str) -> None:
+    raw = f'{{"answer": "Stay at home.", "values": {{"power": {level}}}}}'.encode()
+    reply = await proxy.post(raw, path="/v1/visa/rewrite")
+    assert (reply.status, reply.json["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("path", ["detect", "translate", "rewrite"])
+@pytest.mark.parametrize("body", [{"explain": 1}, {"explain": "true"}, {"query": 1}, {"answer": True}, {"instruction": 1}])
+async def test_a_body_s_fields_are_of_their_types(proxy: Running, path: str, body: dict[str, Any]) -> None:
+    given = {"translate": {"instruction": "Be bold."}}.get(path, {"answer": ANSWER})
+    reply = await proxy.post({**given, **body}, path=f"/v1/visa/{path}")
+    assert (reply.status, reply.json["error"]["param"]) == (400, next(iter(body)))
+
+
 async def test_a_rewrite_that_cannot_be_had_is_the_answer_itself(proxy: Running, rewriter: FakeRewriter) -> None:
     rewriter.rule = lambda _: "Something else."
     data = await ask(proxy, "rewrite", answer=ANSWER)

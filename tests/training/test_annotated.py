@@ -62,15 +62,46 @@ SCHWARTZ_SECURITY = next(row.values for row in bundled(SCHWARTZ) if list(row.car
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        f'{{"answer": "Yes.", "values": {{}}, "{"k" * 9000}": 1}}',
+        '{"answer": "Yes.", "values": {}, "a\\n\\u001b[2Jb": 1}',
+        f'{{"answer": "Yes.", "values": {{"{"k" * 9000}": 1}}}}',
+        f'{{"answer": "Yes.", "values": {{"security": "{"v" * 9000}"}}}}',
+        f'{{"answer": "Yes.", "values": {{"security": {"[" * 900 + "]" * 900}}}}}',
+        f'{{"answer": "Yes.", "values": {{}}, "carriers": {{"{"k" * 9000}": [1]}}}}',
+        f'{{"answer": "Yes.", "values": {{"security": 1}}, "carriers": {{"security": {list(range(1, 9000))}}}}}',
+    ],
+)
+def test_what_is_wrong_is_quoted_in_one_short_line(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text(line, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_annotated(file, SCHWARTZ)
+    (problem,) = caught.value.problems
+    assert problem.isprintable() and len(problem.removeprefix(str(file))) < 300
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("[]", "not an object"),
+        ("[]", "found a list, allowed: an object"),
+        ("[" * 100_000, "no JSON: depth limit exceeded"),
+        ('{"answer": "Yes.", "values": {"security": ' + "9" * 5000 + "}}", "no JSON: number is infinity"),
+        ('{"answer": "A b \\ud800 c.", "values": {}}', "no JSON: no low surrogate in string"),
         ('{"answer": 1, "values": {}}', "answer: must be a text"),
         ('{"answer": "Yes.", "values": []}', "values, carriers: must be objects"),
-        ('{"answer": "Yes.", "values": {"security": true}}', "values.security: True; allowed: -1 … 1"),
-        ('{"answer": "Yes.", "values": {"security": NaN}}', "values.security: nan; allowed: -1 … 1"),
+        ('{"answer": "Yes.", "values": {"security": true}}', "values.security: found true, allowed: -1 … 1"),
+        ('{"answer": "Yes.", "values": {"security": NaN}}', "no JSON: unexpected character"),
         ('{"answer": "Yes.", "values": {"safety": 1}}', "values.safety: no dimension of schwartz"),
-        ('{"answer": "Yes.", "values": {"security": 1}, "carriers": {"security": [2]}}', "allowed: numbers of sentences, 1 … 1"),
+        (
+            '{"answer": "Yes.", "values": {"security": 1}, "carriers": {"security": [1, 2]}}',
+            "found 2, allowed: a list of numbers of",
+        ),
+        (
+            '{"answer": "Yes.", "values": {"security": 1}, "carriers": {"security": 1}}',
+            "found 1, allowed: a list of numbers of sentences",
+        ),
         ('{"answer": "Yes.", "values": {}, "carriers": {"security": [1]}}', "carriers.security: not among the values"),
     ],
 )

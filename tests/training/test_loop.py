@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.training.loop import CHECKPOINT, Curve, LoopRecipe, fit
+from visa_proxy.training.loop import CHECKPOINT, Curve, LoopRecipe, finished, fit
 
 RECIPE = LoopRecipe.model_validate({"epochs": 4, "batch": 8, "learning_rate": 0.05, "head_learning_rate": 0.05})
 POINTS = [(float(x), 3.0 * float(x) - 1.0) for x in np.linspace(-1, 1, 60)]
@@ -48,7 +48,9 @@ def test_it_learns_and_cleans_up(tmp_path: Path) -> None:
     curve = run(model, tmp_path)
     assert len(curve) == 4 and curve[-1][1] > curve[0][1]
     assert model.score() == pytest.approx(max(score for _, score in curve))
-    assert not (tmp_path / CHECKPOINT).exists()
+    assert (tmp_path / CHECKPOINT).exists()
+    finished(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
@@ -67,5 +69,35 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(Line(dies=1), tmp_path)
-    with pytest.raises(ConfigError, match=r"seed 0.* this one has .*seed 1"):
+    with pytest.raises(ConfigError, match=r"seed 0.* this one has .*seed 1.*; remove the file to start anew"):
         run(Line(), tmp_path, seed=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(range(256)) * 8, {"x": 1}, [1, 2], 3, {"identity": 1}])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
+    file = tmp_path / CHECKPOINT
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt: .*remove the file to start anew"):
+        run(Line(), tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"best": {}}, {"last": {"layers": 3}}, {"curve": [1]}, {"optimizer": {}}, {"schedule": None}])
+def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Line(dies=1), tmp_path)
+    file = tmp_path / CHECKPOINT
+    torch.save(torch.load(file, weights_only=True) | change, file)
+    with pytest.raises(ConfigError, match=r"no checkpoint of such a run; remove the file to start anew"):
+        run(Line(), tmp_path)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc", "/proc/below"])
+def test_a_folder_that_cannot_be_written_to_is_said_before_training(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    model = Line()
+    with pytest.raises(ConfigError, match=r"--out: cannot write in the folder .*: \w"):
+        run(model, tmp_path / place)
+    assert model.scored == 0 and model.slope.item() == 0

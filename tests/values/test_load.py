@@ -8,6 +8,7 @@ import pytest
 
 from visa_proxy.errors import ConfigError
 from visa_proxy.values import Space, bundled_spaces, load_space, load_spaces
+from visa_proxy.values.load import distinct
 
 BRAND = """\
 name: brand-voice
@@ -70,7 +71,10 @@ def test_a_folder_or_a_file_of_one_s_own(tmp_path: Path, monkeypatch: pytest.Mon
 def test_schwartz_comes_first_and_each_space_once(tmp_path: Path) -> None:
     folder = str(brand(tmp_path / "brand"))
     assert load_spaces() == (load_space("schwartz"),)
-    assert [each.name for each in load_spaces(["tone", folder, "schwartz", "tone"])] == ["schwartz", "tone", "brand-voice"]
+    (tmp_path / "link").symlink_to(folder)
+    names = ["tone", folder, "schwartz", "tone", f"{folder}/", f"{folder}/space.yaml", f"{tmp_path}/link"]
+    assert [each.name for each in load_spaces(names)] == ["schwartz", "tone", "brand-voice"]
+    assert distinct(names) == ("tone", folder, "schwartz")
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -78,6 +82,10 @@ def test_nothing_there(tmp_path: Path) -> None:
         load_space(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=f"there is no file {tmp_path}/space.yaml"):
         load_space(tmp_path)
+    for path in ("/" + "x" * 5000, f"./{'x' * 1500}", "./a\0b", f"{tmp_path}/file/space.yaml"):
+        with pytest.raises(ConfigError, match="there is no such folder or file") as caught:
+            load_space(path)
+        assert len(str(caught.value)) < 500
 
 
 def problems(folder: Path, text: str | bytes) -> list[str]:
@@ -102,6 +110,14 @@ ONE = "{name: thrift, title: Thrift, goal: saving}"
         (b"name: \xff\n", "1:1: not UTF-8: byte 0xff"),
         ("name: \x07\n", "1:1: not valid YAML: it holds a character YAML does not allow"),
         ("[" * 5000, "1:1: nested too deeply"),
+        (r'name: "\UFFFFFFFF"', "1:1: not valid YAML: it holds a character YAML does not allow"),
+        (r'name: "\U00110000"', "1:1: not valid YAML: it holds a character YAML does not allow"),
+        (
+            r'{name: b, dimensions: [{name: t, title: "a\e[2J\ud800", goal: g}]}',
+            r"1:41: dimensions[0].title: found a\x1b[2J\ud800, allowed: text without control characters",
+        ),
+        (r'{"a\e\n": b}', r"1:2: found the key 'a\x1b\n', allowed: name, dimensions, circle"),
+        (r'name: !x "a\e\nb"', r"1:7: name: found a\x1b\nb, allowed: "),
         ("#" * 70_000, "1:1: found more than 65536 bytes, allowed: at most that"),
         (f"name: Brand\ndimensions: [{ONE}]", "1:7: name: found 'Brand', allowed: ^[a-z][a-z0-9-]{0,31}$"),
         (f"name: no\ndimensions: [{ONE}]", "1:7: name: found no, allowed: ^[a-z][a-z0-9-]{0,31}$"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -42,33 +43,39 @@ def check(paths: tuple[Path, ...], config: Path | None, as_json: bool) -> None:
 def _check(paths: tuple[Path, ...], config: Path | None) -> tuple[int, list[str]]:
     """How many policies were read, and all problems. A config also says which bases and dimensions policies may name."""
     from visa_proxy.errors import ConfigError
-    from visa_proxy.policy.config import read_config
+    from visa_proxy.policy.config import missing_folders, parse_config, spaces_of
     from visa_proxy.policy.load import load_policies, policy_files
-    from visa_proxy.policy.spaces import measured_space, named_spaces
+    from visa_proxy.policy.spaces import measured_space
 
     policies: list[Path] = []
     problems: list[str] = []
     bases: set[str] = set()
     spaces: list[str] = []
+    wrong: list[str] = []
     known = False
     for path in paths if config is None else (config, *paths):
         try:
-            if path.is_dir():
+            if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises OSError for a name that is too long
                 policies += policy_files(path)
             elif path == config or _is_config(path):
-                bases |= read_config(path).bases.keys()
-                spaces += named_spaces(path)
+                document, file = parse_config(path)
+                bases |= file.bases.keys()
                 known = True
+                problems += missing_folders(document, file)
+                names, wrong_here = spaces_of(document, file)
+                spaces += names
+                wrong += wrong_here
             else:
                 policies.append(path)
         except ConfigError as error:
             problems += error.problems
     try:
         # While a space is wrong, nothing is said of the policies: what they may name is not known.
-        load_policies(dict.fromkeys(policies), bases=sorted(bases) if known else None, space=measured_space(spaces))
+        if not wrong:
+            load_policies(dict.fromkeys(policies), bases=sorted(bases) if known else None, space=measured_space(spaces))
     except ConfigError as error:
         problems += error.problems
-    return len(set(policies)), list(dict.fromkeys(problems))
+    return len(set(policies)), list(dict.fromkeys(problems + wrong))
 
 
 def _is_config(path: Path) -> bool:
@@ -95,6 +102,8 @@ def _print(problems: list[str]) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from visa_proxy.yaml_problems import visible
+
     console = Console(soft_wrap=True)
     for problem in problems:
-        console.print(Text(problem, style="red" if console.is_terminal else ""))
+        console.print(Text(visible(problem), style="red" if console.is_terminal else ""))

@@ -18,14 +18,28 @@ from rich.table import Table
 from visa_proxy.detector.base import Reading
 from visa_proxy.errors import RequestError
 from visa_proxy.values import Target, ValueVector, load_space
+from visa_proxy.values.load import distinct
+from visa_proxy.yaml_problems import visible
 
 CARRIES: Final = 0.15
 """A sentence that moves a value by less than this does not carry it."""
 NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_query = click.option("--query", default="", help="The question the text answers.")
-_text = click.argument("text", nargs=-1)
+
+
+def _utf8(_: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Bytes that are no UTF-8 come as lone surrogates, which no model reads and no JSON holds. Raises RequestError."""
+    try:
+        " ".join([value] if isinstance(value, str) else value or ()).encode()
+    except UnicodeEncodeError as error:
+        named = param.opts[0] if isinstance(param, click.Option) else "TEXT"
+        raise RequestError(f"{named} is not valid UTF-8") from error
+    return value
+
+
+_query = click.option("--query", callback=_utf8, default="", help="The question the text answers.")
+_text = click.argument("text", callback=_utf8, nargs=-1)
 
 
 @click.command()
@@ -51,7 +65,7 @@ def detect(text: tuple[str, ...], query: str, spaces: tuple[str, ...], explain: 
         from visa_proxy.detector.load import load_detector
         from visa_proxy.llm.instrument import Settings
 
-        return await load_detector(Settings(spaces=spaces)).detect(query, answer)
+        return await load_detector(Settings(spaces=distinct(spaces))).detect(query, answer)
 
     reading = _work("loading the detector", run())
     if plot is not None:
@@ -72,7 +86,7 @@ def detect(text: tuple[str, ...], query: str, spaces: tuple[str, ...], explain: 
 @click.command()
 @_text
 @_query
-@click.option("--answer", default="", help="The answer the instruction is about.")
+@click.option("--answer", callback=_utf8, default="", help="The answer the instruction is about.")
 @_json
 def translate(text: tuple[str, ...], query: str, answer: str, as_json: bool) -> None:
     """Turn the instruction TEXT into a value offset."""
@@ -91,15 +105,15 @@ def translate(text: tuple[str, ...], query: str, answer: str, as_json: bool) -> 
     _bars(result.offset)
     click.echo(f"confidence {result.confidence:.2f}")
     if result.note:
-        click.echo(result.note, err=True)
+        click.echo(visible(result.note), err=True)
 
 
 @click.command()
 @_text
 @_query
-@click.option("--values", help="Levels, such as stimulation=1,security=-0.5")
+@click.option("--values", callback=_utf8, help="Levels, such as stimulation=1,security=-0.5")
 @click.option("--mode", type=click.Choice(["offset", "target"]), default="offset", show_default=True)
-@click.option("--instruction", help="What to change, in plain words.")
+@click.option("--instruction", callback=_utf8, help="What to change, in plain words.")
 @click.option(
     "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A visa.yaml; default: bundled models."
 )
@@ -136,7 +150,7 @@ def rewrite(
     if as_json:
         click.echo(json.dumps({"text": result.text, "visa": result.trace.to_dict()}, ensure_ascii=False, indent=2))
         return
-    click.echo(result.text)
+    click.echo(visible(result.text, lines=True))
     click.echo(f"[{result.trace.status}]", err=True)
 
 
@@ -191,4 +205,6 @@ def _sentences(reading: Reading) -> None:
     for each in reading.sentences:
         levels = sorted(each.values.to_dict(digits=2).items(), key=lambda pair: -abs(pair[1]))
         carried = [f"[{'green' if v > 0 else 'red'}]{name} {v:+.2f}[/]" for name, v in levels if abs(v) >= CARRIES]
-        console.print(f"{', '.join(carried) or '[dim]–[/]'}  {escape(each.sentence)}", soft_wrap=True, highlight=False)
+        console.print(
+            f"{', '.join(carried) or '[dim]–[/]'}  {escape(visible(each.sentence, lines=True))}", soft_wrap=True, highlight=False
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import click
 
 from visa_proxy.cli.data_build import build
-from visa_proxy.cli.train_instruments import BUNDLED, FOLDER, recipe_file
+from visa_proxy.cli.train_instruments import BUNDLED, FOLDER, SEED, recipe_file
+from visa_proxy.errors import ConfigError
+from visa_proxy.yaml_problems import visible
 
 
 @click.group()
@@ -23,23 +26,34 @@ def _command(name: str, about: str, rows: Any) -> click.Command:
     @click.option("--data", "source", type=FOLDER, required=True, help="Folder with the public data sets.")
     @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write.")
     @click.option("--recipe", default=BUNDLED, show_default=True, help="The word bundled, or a YAML file.")
-    @click.option("--seed", default=0, show_default=True)
+    @click.option("--seed", type=SEED, default=0, show_default=True)
     def command(source: Path, out: Path, recipe: str, seed: int) -> None:
         count = _write(rows(source, recipe_file(name, recipe), seed), out)
-        click.echo(f"wrote {out}: {count} rows")
+        click.echo(f"wrote {visible(str(out))}: {count} rows")
 
     return command
 
 
 def _write(rows: Iterable[dict[str, Any]], out: Path) -> int:
-    """The number of rows; the file appears when it is whole."""
+    """The number of rows; the file appears when it is whole, and where that fails nothing stays. Raises ConfigError."""
+    if os.path.exists(out) and not os.path.isfile(out):  # noqa: PTH110, PTH113 - Path's raise OSError for a name that is too long
+        raise ConfigError([f"--out: {out} is no regular file; allowed: a new file, or one to write anew"])
     part = out.with_name(out.name + ".part")
     count = 0
-    with part.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    part.replace(out)
+    try:
+        file = part.open("w", encoding="utf-8")
+        try:
+            with file:
+                for row in rows:
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    count += 1
+            part.replace(out)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        found = f"{error.filename or out}: {error.strerror or error}"
+        raise ConfigError([f"{found}; allowed: data that can be read, and an --out that can be written"]) from error
     return count
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from visa_proxy import __version__
-from visa_proxy.errors import VisaError
+from visa_proxy.errors import ConfigError, VisaError
 
 COMMANDS: Final = {
     "demo": ("visa_proxy.cli.demo:demo", "Try it: a sample base, three tenants, the bundled rewriter."),
@@ -46,7 +46,10 @@ class Lazy(click.Group):
         try:
             return super().invoke(ctx)
         except VisaError as error:
-            click.echo(f"visa-proxy: {error}", err=True)
+            from visa_proxy.yaml_problems import visible
+
+            lines = error.problems if isinstance(error, ConfigError) else str(error).split("\n")
+            click.echo("visa-proxy: " + "\n".join(map(visible, lines)), err=True)
             ctx.exit(2)
 
 

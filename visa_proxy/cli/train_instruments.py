@@ -8,10 +8,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from visa_proxy.yaml_problems import visible
+
 PACKAGE: Final = Path(__file__).parent.parent
 FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 FILE: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 BUNDLED: Final = "bundled"
+SEED: Final = click.IntRange(0, 2**32 - 1)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,7 +24,7 @@ def options(name: str, data: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for option in (
-            click.option("--seed", default=0, show_default=True),
+            click.option("--seed", type=SEED, default=0, show_default=True),
             click.option("--out", type=FOLDER, default=PACKAGE / "assets" / name, help="Default: the bundled weights."),
             click.option("--recipe", default=BUNDLED, show_default=True, help="The word bundled, or a YAML file."),
             click.option("--data", type=FOLDER, required=True, help=data),
@@ -77,7 +80,7 @@ def facts(data: Path, recipe: str, out: Path, seed: int) -> None:
 @click.option(
     "--out", type=FOLDER, help="Folder for space.yaml and head.safetensors; default for a bundled space: the detector's own."
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def space(space: str, data: Path | None, base: Path, out: Path | None, seed: int) -> None:
     """Train a head for another value space on the detector's encoder; what the detector says of other spaces stays the same, to the bit.
 
@@ -87,7 +90,7 @@ def space(space: str, data: Path | None, base: Path, out: Path | None, seed: int
 
     lines, written = train_space(space, data, base, out, seed)
     click.echo("\n".join(lines))
-    click.echo(f"wrote {written}")
+    click.echo(f"wrote {visible(str(written))}")
 
 
 def _train(
@@ -109,4 +112,4 @@ def _train(
     command = ["visa-proxy", "train", name, "--data", "DATA", "--recipe", recipe, "--seed", str(seed)]
     written = write_card(out, f"{name}_card", command, lines, file.read_text(encoding="utf-8"))
     click.echo("\n".join(filter(None, lines)))
-    click.echo(f"wrote {out}: {written.name} and weights")
+    click.echo(f"wrote {visible(str(out))}: {written.name} and weights")

@@ -20,6 +20,7 @@ from typing import Final
 
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.facts.negation import negates, negation_changes
+from visa_proxy.facts.opposites import opposite_changes
 
 _CODE: Final = re.compile(
     r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?:.*?^[ \t]*(?P=fence)[ \t]*$|.*\Z)"
@@ -117,6 +118,9 @@ def differences(original: str, rewritten: str) -> tuple[tuple[str, ...], tuple[s
     dropped, inserted = negation_changes(split_sentences(original), split_sentences(rewritten))
     lost += [("negation", text) for text in dropped]
     gained += [("negation", text) for text in inserted]
+    dropped, inserted = opposite_changes(split_sentences(original), split_sentences(rewritten))
+    lost += [("opposite", text) for text in dropped]
+    gained += [("opposite", text) for text in inserted]
     return _rendered(lost), _rendered(gained)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from visa_proxy.encoder.adapted import adapted_encoder, check_made_for
 from visa_proxy.encoder.batcher import Batcher
-from visa_proxy.encoder.minilm import Array
+from visa_proxy.encoder.minilm import MAX_TOKENS, Array
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.errors import ConfigError
 from visa_proxy.facts.alignment import Question, questions
@@ -80,7 +80,10 @@ class EntailmentAnalyzer:
         for comparison in comparisons:
             lost, gained = differences(comparison.original, comparison.rewritten)
             # The best premise of a sentence counts, and the weakest sentence of a text.
-            found = [[(q.hypothesis, max(next(scores) for _ in q.premises)) for q in side] for side in comparison.sides]
+            found = [
+                [(q.hypothesis, max(next(scores) for _ in q.premises) * _seen(comparison, q)) for q in side]
+                for side in comparison.sides
+            ]
             forward, backward = (min((probability for _, probability in side), default=1.0) for side in found)
             changed = (
                 *(SentenceFacts(text, "original", p, told(text, lost)) for text, p in found[0]),
@@ -124,6 +127,11 @@ def read_weights(folder: Path) -> Tensors:
     if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in weights.values()):
         raise ConfigError([f"{file}: facts: the weights hold NaN, infinity or whole numbers"])
     return {name: tensor.float() for name, tensor in weights.items()}
+
+
+def _seen(comparison: Comparison, question: Question) -> bool:
+    """Whether the encoder took the whole sentence: what it cut off could say anything."""
+    return len(comparison.encoded[question.hypothesis]) < MAX_TOKENS
 
 
 def _candidate(comparison: Comparison, question: Question, premise: tuple[str, ...]) -> Candidate:

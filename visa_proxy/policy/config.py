@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,6 @@ from visa_proxy.errors import ConfigError
 from visa_proxy.policy.config_schema import (
     BaseFile,
     ConfigFile,
-    EncoderDetectorFile,
     EncoderFile,
     FactsFile,
     JudgeFile,
@@ -22,11 +22,13 @@ from visa_proxy.policy.config_schema import (
     VllmFile,
 )
 from visa_proxy.policy.document import Document, by_place, read_document
-from visa_proxy.policy.problems import validate
-from visa_proxy.values import is_path
+from visa_proxy.policy.problems import shown, validate
+from visa_proxy.values import is_path, join, load_space
+from visa_proxy.values.load import FIRST, distinct
 
 BUNDLED = "bundled"
 """Stands for the weights that come with the package, wherever a path may be given."""
+_PLACED = re.compile(r".*?:\d+:\d+: ", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -151,24 +153,63 @@ class ServerConfig:
 
 def read_config(path: Path) -> ConfigFile:
     """Parse and check a config file without touching the environment. Raises ConfigError with all its problems."""
-    return _checked(path)[1]
+    return parse_config(path)[1]
 
 
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> ServerConfig:
     """Parse a config file and read the environment variables it names (`environ`, default the process's).
 
-    Raises ConfigError with all problems of the file, or with all variables that are not set.
+    Raises ConfigError with all problems of the file, or with all variables that are not set and value spaces that cannot be had.
     """
-    document, file = _checked(path)
+    document, file = parse_config(path)
     return _Builder(document, file, os.environ if environ is None else environ).build()
 
 
-def _checked(path: Path) -> tuple[Document, ConfigFile]:
+def parse_config(path: Path) -> tuple[Document, ConfigFile]:
+    """`read_config`, with the places of what it says."""
     document = read_document(path)
     file, problems = validate(document, ConfigFile)
     if file is None or problems:
         raise ConfigError(by_place(problems))
     return document, file
+
+
+def spaces_of(document: Document, file: ConfigFile) -> tuple[tuple[str, ...], list[str]]:
+    """`detector.spaces`, files and folders as absolute paths; and what is wrong with each, on its own or beside those before it."""
+    names: list[str] = []
+    problems: list[str] = []
+    space = load_space(FIRST)
+    for i, given in enumerate(file.detector.spaces):
+        name = _absolute(document, given) if is_path(given) else given
+        try:
+            if len(distinct([*names, name])) == len(names):
+                raise ConfigError([f"{given!r} is listed twice; list each once"])
+            space = join([space, load_space(name)]) if name != FIRST else space
+            names.append(name)
+        except ConfigError as error:
+            where = document.where(("detector", "spaces", i))
+            # What is wrong inside of a space's file has a place there.
+            problems += [each if _PLACED.match(each) else f"{where}: detector.spaces: {each}" for each in error.problems]
+    return tuple(names), problems
+
+
+def missing_folders(document: Document, file: ConfigFile) -> list[str]:
+    """A problem for each folder of weights that is not there."""
+    sections = {"detector": file.detector, "translator": file.translator, "facts": file.facts}
+    given = {name: section.path for name, section in sections.items() if not isinstance(section, RemoteFile)}
+    return [
+        document.problem(
+            (name, "path"), f"there is no folder {shown(path)}; allowed: a folder of weights, bundled, or hf://owner/name"
+        )
+        for name, path in given.items()
+        if path != BUNDLED and not path.startswith("hf://") and not os.path.isdir(_absolute(document, path))  # noqa: PTH112
+    ]
+
+
+def _absolute(document: Document, path: str) -> str:
+    """Relative ones start at the config file's folder. Symlinks stay: what they name may change, and a venv is one."""
+    # Path.expanduser raises RuntimeError for a user whom nobody knows; this leaves their name as it is.
+    return os.path.abspath(document.path.parent / os.path.expanduser(path))  # noqa: PTH100, PTH111
 
 
 class _Builder:
@@ -192,7 +233,7 @@ class _Builder:
             drain_s=server.drain_s,
             workers=server.workers,
             rewriter=self._rewriter(file.rewriter),
-            detector=self._component("detector", file.detector),
+            detector=self._component("detector", file.detector, self._spaces()),
             translator=self._component("translator", file.translator),
             facts=self._component("facts", file.facts),
         )
@@ -256,28 +297,28 @@ class _Builder:
     def _model(self, model: str) -> str:
         """A path where one is meant, or there is such a folder; else the name of a model on a hub, as it is."""
         path = self._path(model)
-        return path if model.startswith((".", "/", "~")) or Path(path).is_dir() else model
+        return path if model.startswith((".", "/", "~")) or os.path.isdir(path) else model  # noqa: PTH112 - a name may be too long
 
     def _weights(self, path: str) -> str:
         return path if path.startswith("hf://") else self._path(path)
 
-    def _component(self, name: str, given: EncoderFile | JudgeFile | VllmFile | LlmFile | FactsFile) -> ComponentConfig:
+    def _component(
+        self, name: str, given: EncoderFile | JudgeFile | VllmFile | LlmFile | FactsFile, spaces: tuple[str, ...] = ()
+    ) -> ComponentConfig:
         if not isinstance(given, RemoteFile):
-            spaces = given.spaces if isinstance(given, EncoderDetectorFile) else ()
-            return ComponentConfig(given.kind, self._weights(given.path), self._spaces(spaces))
+            return ComponentConfig(given.kind, self._weights(given.path), spaces)
         key = self._secret(given.api_key_env, name, "api_key_env")
         url = given.url.rstrip("/")
         # What vLLM has beyond OpenAI's API stands beside /v1.
         url = url.removesuffix("/v1") if given.kind == "vllm" else url
         endpoint = Endpoint(url, given.model, key, given.timeout_s)
-        judge = given if isinstance(given, JudgeFile) else None
-        spaces = self._spaces(judge.spaces) if judge else ()
-        return ComponentConfig(given.kind, spaces=spaces, endpoint=endpoint, explain=judge is not None and judge.explain)
+        explain = isinstance(given, JudgeFile) and given.explain
+        return ComponentConfig(given.kind, spaces=spaces, endpoint=endpoint, explain=explain)
 
-    def _spaces(self, spaces: tuple[str, ...]) -> tuple[str, ...]:
-        """Bundled names as they are; what looks like a path, absolute. Nothing is read."""
-        return tuple(self._path(each) if is_path(each) else each for each in spaces)
+    def _spaces(self) -> tuple[str, ...]:
+        names, problems = spaces_of(self.document, self.file)
+        self.problems += problems
+        return names
 
     def _path(self, path: str) -> str:
-        """Absolute; relative ones start at the config file's folder. Symlinks stay: what they name may change, and a venv is one."""
-        return path if path == BUNDLED else os.path.abspath(self.document.path.parent / Path(path).expanduser())  # noqa: PTH100
+        return path if path == BUNDLED else _absolute(self.document, path)

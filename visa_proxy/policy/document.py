@@ -51,7 +51,7 @@ class Document:
         """One line of a ConfigError: `file:line:column: key.path: message`."""
         path = tuple(key)
         named = dotted(path)
-        return f"{self.where(path, at_key=at_key)}: {named + ': ' if named else ''}{message}"
+        return f"{self.where(path, at_key=at_key)}: {yaml_problems.visible(f'{named}: {message}' if named else message)}"
 
 
 def dotted(path: KeyPath) -> str:
@@ -193,7 +193,7 @@ class _Walk:
     def _problem(self, node: yaml.Node, key: KeyPath, message: str) -> None:
         line, column = _position(node)
         named = dotted(key)
-        self.problems.append(f"{self.path}:{line}:{column}: {named + ': ' if named else ''}{message}")
+        self.problems.append(f"{self.path}:{line}:{column}: {yaml_problems.visible(f'{named}: {message}' if named else message)}")
 
 
 def _position(item: yaml.Node | yaml.Event) -> tuple[int, int]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from visa_proxy.errors import NotReady, PermissionDenied, RequestError
 from visa_proxy.policy.resolve import Tenant, choose_profile
+from visa_proxy.policy.schema import Level
 from visa_proxy.server.call import Call
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.surfaces.base import json_object
@@ -48,7 +49,7 @@ class RewriteBody(_Body):
     answer: Text
     profile: str | None = None
     mode: Literal["offset", "target"] = "offset"
-    values: dict[str, Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=False)]] | None = None
+    values: dict[str, Level] | None = None
     instruction: Instruction | None = None
 
 

@@ -8,7 +8,6 @@ held out (`parts`): an answer is judged on subjects that training never saw.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.errors import ConfigError
+from visa_proxy.policy.problems import shown
 from visa_proxy.training import jsonl
 from visa_proxy.training.labelled import Part, part_of
 from visa_proxy.values import Space, ValueVector
@@ -58,32 +58,24 @@ def read_annotated(file: Path | Traversable, space: Space) -> list[Annotated]:
     """The rows of `file`. Raises ConfigError naming file, line and key of every row that is wrong (the first twenty)."""
     problems: list[str] = []
     rows: list[Annotated] = []
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{file}: cannot read it: {error}"]) from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    for number, line in jsonl.lines(file):
+        place = f"{file}, line {number}"
+        try:
+            row = jsonl.row(place, jsonl.parse(file, line, number)).data
+        except ConfigError as error:
+            problems += error.problems
             continue
-        found = list(_problems(line, space))
-        problems += [f"{file}, line {number}: {problem}" for problem in found]
+        found = list(_problems(row, space))
+        problems += [f"{place}: {problem}" for problem in found]
         if not found:
-            rows.append(_row(json.loads(line), space))
+            rows.append(_row(row, space))
     if problems:
         raise ConfigError(problems[:20])
     return rows
 
 
-def _problems(line: str, space: Space) -> Iterator[str]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        yield f"no JSON: {error}"
-        return
-    if not isinstance(row, dict):
-        yield "not an object"
-        return
-    yield from (f"{key}: unknown key; allowed: {', '.join(sorted(_KEYS))}" for key in sorted(set(row) - _KEYS))
+def _problems(row: dict[str, Any], space: Space) -> Iterator[str]:
+    yield from (f"{_named(key)}: unknown key; allowed: {', '.join(sorted(_KEYS))}" for key in sorted(set(row) - _KEYS))
     for key in ("answer", "query", "topic", "kind"):
         if not isinstance(row.get(key, ""), str):
             yield f"{key}: must be a text"
@@ -100,15 +92,22 @@ def _levels(row: dict[str, Any], space: Space) -> Iterator[str]:
         return
     for name, level in values.items():
         if name not in space.index:
-            yield f"values.{name}: no dimension of {space.name}; allowed: {', '.join(space.names)}"
+            yield f"values.{_named(name)}: no dimension of {space.name}; allowed: {', '.join(space.names)}"
         elif isinstance(level, bool) or not isinstance(level, int | float) or not -1 <= level <= 1:
-            yield f"values.{name}: {level!r}; allowed: -1 … 1"
+            yield f"values.{name}: found {shown(level)}, allowed: -1 … 1"
     count = len(split_sentences(row["answer"]))
     for name, places in carriers.items():
         if name not in values:
-            yield f"carriers.{name}: not among the values"
-        elif not isinstance(places, list) or any(type(p) is not int or not 1 <= p <= count for p in places):
-            yield f"carriers.{name}: {places!r}; allowed: numbers of sentences, 1 … {count}"
+            yield f"carriers.{_named(name)}: not among the values"
+            continue
+        wrong = [p for p in places if type(p) is not int or not 1 <= p <= count] if isinstance(places, list) else [places]
+        if wrong:
+            yield f"carriers.{_named(name)}: found {shown(wrong[0])}, allowed: a list of numbers of sentences, 1 … {count}"
+
+
+def _named(key: str) -> str:
+    """A key of somebody's file, short and on one line."""
+    return key if key.isprintable() and len(key) <= 60 else shown(key)
 
 
 def _row(row: dict[str, Any], space: Space) -> Annotated:

@@ -6,15 +6,16 @@ The data set is read from a folder the caller names (`--data`); nothing of it is
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.errors import ConfigError
+from visa_proxy.policy.problems import shown
+from visa_proxy.training import jsonl
 
 Split = Literal["all", "train", "heldout"]
 HELDOUT_SHARE: Final = 0.05
@@ -40,13 +41,22 @@ class Answer:
 def read_dolly(data_dir: Path, split: Split = "all") -> list[Answer]:
     """The windows of `data_dir/dolly/*.json` (or `data_dir/*.json`), in a fixed order; `split` goes by the instruction's hash.
 
-    Raises ConfigError when no such file is there or one is not dolly's.
+    Raises ConfigError when no such file is there, one is not dolly's, or none of its answers can be used.
     """
     answers: list[Answer] = []
-    for record in dolly_records(data_dir):
+    records = dolly_records(data_dir)
+    for record in records:
         if split in ("all", split_of(record["instruction"])):
             instruction, context = record["instruction"].strip(), record["context"].strip()
             answers += [Answer(instruction, context, text) for text in windows(record["response"])]
+    if not answers:
+        kind = "" if split == "all" else f" of those for {split}"
+        raise ConfigError(
+            [
+                f"{data_dir}: dolly: 0 usable answers{kind} in {len(records)} records, at least 1 is needed: "
+                f"of {WORDS[0]}-{WORDS[1]} words in {SENTENCES[0]}-{SENTENCES[1]} sentences"
+            ]
+        )
     return answers
 
 
@@ -64,12 +74,14 @@ def dolly_records(data_dir: Path) -> list[dict[str, str]]:
 
 
 def _records(file: Path) -> list[dict[str, str]]:
-    text = file.read_text(encoding="utf-8")
-    try:
-        rows: list[Any] = [json.loads(line) for line in text.splitlines()] if file.suffix == ".jsonl" else json.loads(text)
-        return [{key: row[key] for key in ("instruction", "context", "response", "category")} for row in rows]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise ConfigError([f"{file}: not a file of databricks-dolly-15k: {error!r}"]) from error
+    if file.suffix == ".jsonl":
+        rows = list(jsonl.rows(file))
+    else:
+        data = jsonl.parse(file, jsonl.text(file))
+        if not isinstance(data, list) or not data:
+            raise ConfigError([f"{file}: found {'an empty list' if data == [] else shown(data)}, allowed: a list of records"])
+        rows = [jsonl.row(f"{file}, record {number}", record) for number, record in enumerate(data, 1)]
+    return [{key: row.text(key) for key in ("instruction", "context", "response", "category")} for row in rows]
 
 
 def split_of(key: str) -> Split:

@@ -12,11 +12,12 @@ from typing import Any, Final
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from visa_proxy.detector.encoder import HALF_STEP, outputs, sure
 from visa_proxy.detector.weights import SCHWARTZ, file_name
 from visa_proxy.encoder.sentences import split_sentences
+from visa_proxy.policy.problems import refusal
 from visa_proxy.training.annotated import Annotated, bundled, parts
 from visa_proxy.training.compose import dress, label, neutral_frame
 from visa_proxy.training.corpus import read_dolly
@@ -41,25 +42,33 @@ class DetectorRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: SummedRecipe
-    repeat: int = Field(2, ge=1)
+    repeat: int = Field(2, ge=1, le=1000)
     """How often an epoch sees the annotated answers."""
-    windows: int = Field(1500, ge=0)
+    windows: int = Field(1500, ge=0, le=1_000_000)
     """Neutral answers that get phrases."""
     phrases_per_window: tuple[float, ...] = (0.2, 0.4, 0.3, 0.1)
     """Probability of 0, 1, 2, … phrases in an answer."""
-    phrase_weight: float = Field(0.5, ge=0)
-    tricky_weight: float = Field(1.0, ge=0)
-    fulcra_weight: float = Field(0.5, ge=0)
-    persona_weight: float = Field(0.25, ge=0)
-    touche: int = Field(2500, ge=0)
+    phrase_weight: float = Field(0.5, ge=0, le=1000)
+    tricky_weight: float = Field(1.0, ge=0, le=1000)
+    fulcra_weight: float = Field(0.5, ge=0, le=1000)
+    persona_weight: float = Field(0.25, ge=0, le=1000)
+    touche: int = Field(2500, ge=0, le=1_000_000)
     """Arguments of Touché."""
-    touche_weight: float = Field(0.15, ge=0)
+    touche_weight: float = Field(0.15, ge=0, le=1000)
     presence: float = Field(0.6, gt=0, le=1)
     """The level that stands for "resorts to this value" in Touché's labels, which know no sign and no size."""
-    emphasis: float = Field(2.0, ge=0)
+    emphasis: float = Field(2.0, ge=0, le=1000)
     """The error of a component at level ±1 counts 1 + this much: nine in ten components are 0, and would drown it."""
-    spread_weight: float = Field(0.05, ge=0)
+    spread_weight: float = Field(0.05, ge=0, le=1000)
     """Of learning how far off the values are likely to be."""
+
+    @field_validator("phrases_per_window")
+    @classmethod
+    def _shares(cls, found: tuple[float, ...]) -> tuple[float, ...]:
+        total = math.fsum(found)
+        if not 1 <= len(found) <= 8 or not all(share >= 0 for share in found) or not abs(total - 1) < 1.001e-6:
+            raise refusal(f"found {len(found)} numbers with the sum {total:g}, allowed: 1 to 8 numbers ≥ 0 that sum to 1")
+        return tuple(share / total for share in found)  # numpy takes no sum that is off by more than 1.5e-8
 
 
 @dataclass(frozen=True)

@@ -36,22 +36,22 @@ class FactsRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: LoopRecipe
-    groups: int = Field(1200, ge=1)
+    groups: int = Field(1200, ge=1, le=1_000_000)
     """Sentences of neutral answers to build framings and perturbations around."""
-    negatives: int = Field(4, ge=1)
+    negatives: int = Field(4, ge=1, le=1_000_000)
     """Perturbations a sentence."""
-    snli: int = Field(4000, ge=0)
-    mnli: int = Field(3000, ge=0)
-    conjnli: int = Field(500, ge=0)
+    snli: int = Field(4000, ge=0, le=1_000_000)
+    mnli: int = Field(3000, ge=0, le=1_000_000)
+    conjnli: int = Field(500, ge=0, le=1_000_000)
     """Pairs of the public sets."""
-    public_weight: float = Field(0.4, ge=0)
+    public_weight: float = Field(0.4, ge=0, le=1000)
     """Of a public pair in the loss; a pair of our own weighs 1."""
-    written_repeat: int = Field(2, ge=0)
+    written_repeat: int = Field(2, ge=0, le=1000)
     """How often an epoch sees the written rewrites."""
-    written_weight: float = Field(1.0, ge=0)
+    written_weight: float = Field(1.0, ge=0, le=1000)
     validation: float = Field(0.06, gt=0, lt=0.5)
     """Share of the neutral answers kept for choosing the epoch and for calibration."""
-    validation_groups: int = Field(100, ge=1)
+    validation_groups: int = Field(100, ge=1, le=1_000_000)
     label_smoothing: float = Field(0.02, ge=0, lt=0.5)
     honest_pass: float = Field(0.97, gt=0, lt=1)
     """Calibration: so many honest rewrites of the validation answers reach a consistency of 0.6."""

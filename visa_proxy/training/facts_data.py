@@ -5,7 +5,6 @@ The data sets are read from a folder the caller names (`--data`): `e-snli/`, `mn
 
 from __future__ import annotations
 
-import csv
 import random
 import re
 from collections.abc import Container, Iterator, Sequence
@@ -15,11 +14,15 @@ from typing import Final, Literal
 
 from visa_proxy.encoder.sentences import split_sentences
 from visa_proxy.errors import ConfigError
-from visa_proxy.training import perturb
+from visa_proxy.training import jsonl, perturb
 from visa_proxy.training.corpus import Answer
 from visa_proxy.training.phrases import Phrase, phrases
 
 Split = Literal["train", "heldout"]
+LENGTHS: Final = (3, 6)
+"""Sentences of an answer that whole rewrites are made of."""
+LABELS: Final = ("entailment", "neutral", "contradiction")
+_HINT: Final = "; --data names the folder that holds it"
 
 _MNLI: Final = re.compile(
     r'^For the statement, "(.*)", does the hypothesis "(.*)" represent entailment, contradiction, or neutrality\?$',
@@ -143,7 +146,10 @@ class Perturber:
 
     def _add_clause(self, sentence: str, document: Sequence[str], rng: random.Random) -> str | None:
         topical = [s for s in document if s != sentence and 3 <= len(s.split()) <= 12]
-        clause = rng.choice(topical if topical and rng.random() < 0.5 else self._clauses)
+        clauses = topical if topical and rng.random() < 0.5 else self._clauses
+        if not clauses:
+            return None
+        clause = rng.choice(clauses)
         connective = rng.choice([", and ", ", and ", ", so ", ", because ", ", while ", "; ", ", since ", ", but "])
         return f"{sentence.rstrip('.!?:; ')}{connective}{perturb.lower_first(clause).rstrip('.!?:; ')}."
 
@@ -163,7 +169,18 @@ def synthetic_pairs(
     without: Container[int] = (),
 ) -> Iterator[Pair]:
     """Pairs around `groups` sentences of `documents` (lists of sentences), less those of the documents `without`
-    names by index."""
+    names by index.
+
+    Raises ConfigError where no document is long enough to measure whole rewrites on.
+    """
+    usable = sum(LENGTHS[0] <= len(document) <= LENGTHS[1] for document in documents)
+    if not usable:
+        raise ConfigError(
+            [
+                f"--data: dolly: {len(documents)} usable answers, 0 of them with {LENGTHS[0]}-{LENGTHS[1]} sentences of 4-32 words; at least "
+                "1 of these is needed, and 1 more in the share that the recipe's `validation` holds back"
+            ]
+        )
     rng = random.Random(seed)
     framer = Framer(split)
     perturber = Perturber([s for document in documents for s in document], split)
@@ -225,39 +242,39 @@ def _topical(framed: Sequence[str], sentence: str, neighbour: str, window: tuple
 
 
 def read_snli(data: Path, part: Literal["dev", "test"]) -> list[Pair]:
-    """e-SNLI's dev or test sentences. Raises ConfigError when they are not there."""
+    """e-SNLI's dev or test sentences. Raises ConfigError when they are not there or no such sentences."""
     names = [data / "e-snli" / f"{name}.{part}" for name in ("s1", "s2", "labels")]
-    columns = [_lines(path) for path in names]
-    return [Pair((_tidy(p),), _tidy(h), int(label == "entailment"), "snli") for p, h, label in zip(*columns, strict=True)]
+    columns = [jsonl.text(path, _HINT).removesuffix("\n").split("\n") for path in names]
+    counts = [len(column) for column in columns]
+    if len(set(counts)) > 1:
+        raise ConfigError([f"{', '.join(map(str, names))}: found {counts} lines, allowed: as many in each"])
+    rows = [jsonl.Row(f"{names[2]}, line {n}", {"label": label}) for n, label in enumerate(columns[2], 1)]
+    labels = [int(row.one_of("label", *LABELS) == "entailment") for row in rows]
+    return [Pair((_tidy(p),), _tidy(h), label, "snli") for p, h, label in zip(*columns[:2], labels, strict=True)]
 
 
 def read_mnli(data: Path, part: Literal["train", "validation"]) -> list[Pair]:
-    """LLMsKnow's MultiNLI sample, without duplicates."""
+    """LLMsKnow's MultiNLI sample, without duplicates. Raises ConfigError as `jsonl.table` does."""
     path = data / "mnli-llmsknow" / f"mnli_{part}.csv"
     found: dict[tuple[str, str], Pair] = {}
-    for row in csv.DictReader(_lines(path, keep_ends=True)):
-        match = _MNLI.match(row["Question"])
-        if match and len(match[1].split()) <= 40 and match[1].strip() and match[2].strip():
-            label = int(row["Answer"] == "entailment")
+    for row in jsonl.table(path, ("Question", "Answer"), delimiter=",", hint=_HINT):
+        match = _MNLI.match(row.text("Question"))
+        if match is None:
+            raise row.wrong("Question", row.text("Question"), 'For the statement, "…", does the hypothesis "…" represent …')
+        if len(match[1].split()) <= 40 and match[1].strip() and match[2].strip():
+            label = int(row.one_of("Answer", *LABELS) == "entailment")
             found[match[1], match[2]] = Pair((match[1].strip(),), match[2].strip(), label, "mnli")
     return list(found.values())
 
 
 def read_conjnli(data: Path) -> list[Pair]:
-    """ConjNLI's automatically created training part."""
-    rows = [line.split("\t") for line in _lines(data / "conjnli" / "adversarial_train_15k.tsv")[1:]]
+    """ConjNLI's automatically created training part. Raises ConfigError as `jsonl.table` does."""
+    path = data / "conjnli" / "adversarial_train_15k.tsv"
     return [
-        Pair((r[0],), r[1], int(r[2].strip() == "entailment"), "conjnli") for r in rows if len(r) == 3 and len(r[0].split()) <= 40
+        Pair((row.text("Premise"),), row.text("Hypothesis"), int(row.one_of("Label", *LABELS) == "entailment"), "conjnli")
+        for row in jsonl.table(path, ("Premise", "Hypothesis", "Label"), hint=_HINT)
+        if len(row.text("Premise").split()) <= 40
     ]
-
-
-def _lines(path: Path, *, keep_ends: bool = False) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines(keepends=keep_ends)
-    except OSError as error:
-        raise ConfigError(
-            [f"{path}: cannot read the training data: {error.strerror}; --data names the folder that holds it"]
-        ) from error
 
 
 def _tidy(sentence: str) -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress
 
 from visa_proxy.encoder.head import FORMAT, SHARPNESS, shapes
 from visa_proxy.encoder.minilm import HUB_ID, WIDTH, Encoded, SentenceEncoder
 from visa_proxy.errors import ConfigError
 from visa_proxy.optional import need
+from visa_proxy.policy.document import read_document
+from visa_proxy.policy.problems import validate
 
 Array = NDArray[np.float32]
+Recipe = TypeVar("Recipe", bound=BaseModel)
 CHUNK: Final = 512
 
 
@@ -30,25 +32,28 @@ class FitRecipe(BaseModel):
     hidden: int = Field(128, ge=8, le=512)
     seeds: int = Field(2, ge=1, le=8)
     """Heads whose outputs are averaged."""
-    epochs: int = Field(16, ge=1)
-    batch: int = Field(64, ge=1)
+    epochs: int = Field(16, ge=1, le=1000)
+    batch: int = Field(64, ge=1, le=4096)
     """Examples a step."""
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    weight_decay: float = Field(0.02, ge=0, le=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     query_dropout: float = Field(0.5, ge=0, le=1)
     """Share of the examples that do not see their query."""
 
 
-def load_recipe(path: Path, schema: type[Any]) -> Any:
-    """The recipe in a YAML file. Raises ConfigError naming file and key."""
+def load_recipe(path: Path, schema: type[Recipe]) -> Recipe:
+    """The recipe in a YAML file. Raises ConfigError naming file, line, column and key."""
     try:
-        return schema(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        problems = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(problems) from error
-    except (OSError, TypeError, yaml.YAMLError) as error:
-        raise ConfigError([f"{path}: {error}"]) from error
+        document = read_document(path)
+    except ConfigError as error:
+        if isinstance(error.__cause__, OSError):
+            raise ConfigError([f"{error}; allowed: a YAML file, or the word bundled"]) from error
+        raise
+    recipe, problems = validate(document, schema)
+    if recipe is None:
+        raise ConfigError(problems)
+    return recipe
 
 
 @dataclass(frozen=True)

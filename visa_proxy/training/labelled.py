@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.training.jsonl import records
+from visa_proxy.training.jsonl import rows
 from visa_proxy.values import load_space
 
 TEST: Final = 0.2
@@ -58,41 +58,47 @@ class Labelled:
 def read_fulcra(data_dir: Path) -> list[Labelled]:
     """`data_dir/fulcra/*.jsonl` (MIT). Labels in {-1, 0, +1}; a value with both signs counts 0. The part goes by the query.
 
-    Raises ConfigError when there is no such file.
+    Raises ConfigError when there is no such file, or a row of one is wrong.
     """
     files = sorted((data_dir / "fulcra").glob("*.jsonl"))
     if not files:
         raise ConfigError([f"{data_dir / 'fulcra'}: no *.jsonl here; it is trustworthy_data.jsonl of microsoft/ValueCompass"])
     index = load_space("schwartz").index
-    rows: list[Labelled] = []
-    for record in records(*files):
-        human, _, bob = record["dialogue"].partition("\nBob:")
+    found: list[Labelled] = []
+    for row in rows(*files):
+        human, _, bob = row.text("dialogue").partition("\nBob:")
         target = np.zeros(len(index), np.float32)
-        for entry in record["value_types"]:
-            match = _ENTRY.fullmatch(entry)
+        entries = row.data.get("value_types")
+        if not isinstance(entries, list):
+            raise row.wrong("value_types", entries, "a list of texts such as 'security: +1'")
+        for entry in entries:
+            match = _ENTRY.fullmatch(entry) if isinstance(entry, str) else None
             if match is None:
-                raise ConfigError([f"{data_dir / 'fulcra'}: value_types: found {entry!r}, allowed: such as 'security: +1'"])
+                raise row.wrong("value_types", entry, "such as 'security: +1'")
             if (name := match[1].replace("-", "_")) in index:  # not face and humility, which stand between two values each
                 target[index[name]] += -1.0 if match[2] == "-" else 1.0
         query = human.removeprefix("Human:").strip()
-        rows.append(Labelled(query, bob.strip(), target, np.ones_like(target), part_of(query)))
-    return rows
+        found.append(Labelled(query, bob.strip(), target, np.ones_like(target), part_of(query)))
+    return found
 
 
 def read_personas(data_dir: Path) -> list[Labelled]:
-    """Statements of `data_dir/anthropic-persona-evals/*.jsonl` (CC BY 4.0); none where they are absent."""
+    """Statements of `data_dir/anthropic-persona-evals/*.jsonl` (CC BY 4.0); none where they are absent.
+
+    Raises ConfigError when a row is wrong.
+    """
     index = load_space("schwartz").index
-    rows: list[Labelled] = []
+    found: list[Labelled] = []
     for behaviour, poles in PERSONAS.items():
         file = data_dir / "anthropic-persona-evals" / f"{behaviour}.jsonl"
-        statements = sorted(records(file), key=lambda row: share(row["statement"])) if file.is_file() else []
-        for record in statements[:PERSONA_PER_FILE]:
+        statements = sorted(rows(file), key=lambda row: share(row.text("statement"))) if file.exists() else []
+        for row in statements[:PERSONA_PER_FILE]:
             target, mask = np.zeros(len(index), np.float32), np.zeros(len(index), np.float32)
-            for name, level in poles[record["answer_matching_behavior"].strip() != "Yes"].items():
+            for name, level in poles[row.one_of("answer_matching_behavior", "Yes", "No") == "No"].items():
                 target[index[name]], mask[index[name]] = level, 1.0
-            statement = record["statement"].rstrip(".") + "."
-            rows.append(Labelled("", statement, target, mask, part_of(statement[::-1])))
-    return rows
+            statement = row.text("statement").rstrip(".") + "."
+            found.append(Labelled("", statement, target, mask, part_of(statement[::-1])))
+    return found
 
 
 def share(key: str) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -28,12 +30,12 @@ class LoopRecipe(BaseModel):
 
     layers: int = Field(3, ge=1, le=6)
     """How many of the encoder's last layers are trained; the others stay as they are."""
-    epochs: int = Field(4, ge=1)
-    batch: int = Field(32, ge=1)
+    epochs: int = Field(4, ge=1, le=1000)
+    batch: int = Field(32, ge=1, le=4096)
     """Examples a step."""
-    learning_rate: float = Field(1.5e-4, gt=0)
-    head_learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
+    learning_rate: float = Field(1.5e-4, gt=0, le=1)
+    head_learning_rate: float = Field(2e-3, gt=0, le=1)
+    weight_decay: float = Field(0.02, ge=0, le=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     """In the head, and of the states that reach the first of the layers that learn."""
 
@@ -60,9 +62,11 @@ def fit(
     """Trains `model`, and leaves it with the weights of the epoch with the best score.
 
     `folder` keeps a checkpoint until `finished`: a run that was killed goes on after its last whole epoch, with the same shuffles.
-    `settings`: what else the run depends on. Raises ConfigError when the checkpoint is of another recipe, seed or data.
+    `settings`: what else the run depends on. Raises ConfigError when the checkpoint is of another recipe, seed or data, or no checkpoint, and
+    before any training when `folder` cannot be made or written to.
     """
     torch = need("torch", extra="local")
+    _writable(folder)
     groups = model.groups()
     rates = {"layers": recipe.learning_rate, "head": recipe.head_learning_rate}
     rated = [{"params": list(g.values()), "lr": rates[n], "weight_decay": recipe.weight_decay} for n, g in groups.items()]
@@ -74,16 +78,13 @@ def fit(
     identity = f"{recipe.model_dump_json()} seed {seed}, {len(examples)} examples, settings and examples {content}"
     curve: Curve = []
     best = _copy(groups)
-    if file.is_file():
-        kept = torch.load(file, weights_only=True)
-        if kept["identity"] != identity:
-            raise ConfigError(
-                [f"{file}: of a run with {kept['identity']}; this one has {identity}; remove the file to start anew"]
-            )
-        curve, best = [(float(loss), float(score)) for loss, score in kept["curve"]], kept["best"]
-        _restore(torch, groups, kept["last"])
-        optimizer.load_state_dict(kept["optimizer"])
-        schedule.load_state_dict(kept["schedule"])
+    if file.exists():
+        with _checkpoint(torch, file, identity) as kept:
+            curve, best = [(float(loss), float(score)) for loss, score in kept["curve"]], kept["best"]
+            _restore(torch, groups, best)  # that it can be: the end needs it
+            _restore(torch, groups, kept["last"])
+            optimizer.load_state_dict(kept["optimizer"])
+            schedule.load_state_dict(kept["schedule"])
     weights = [weight for group in groups.values() for weight in group.values()]
     with Progress() as progress:
         task = progress.add_task(what, total=steps, completed=steps * len(curve) // recipe.epochs)
@@ -104,12 +105,35 @@ def fit(
             progress.console.print(f"{what}, epoch {epoch + 1}: loss {curve[-1][0]:.4f}, validation {curve[-1][1]:.4f}")
             if curve[-1][1] >= max(score for _, score in curve):
                 best = _copy(groups)
-            folder.mkdir(parents=True, exist_ok=True)
             state = {"identity": identity, "curve": curve, "best": best, "last": _copy(groups)}
             torch.save(state | {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, file.with_suffix(".new"))
             file.with_suffix(".new").replace(file)
     _restore(torch, groups, best)
     return curve
+
+
+def _writable(folder: Path) -> None:
+    """Makes `folder`, and tries it: hours later it would be too late to learn that nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError([f"--out: cannot write in the folder {folder}: {error.strerror}"]) from error
+
+
+@contextlib.contextmanager
+def _checkpoint(torch: Any, file: Path, identity: str) -> Iterator[Any]:
+    """What `file` keeps. Raises ConfigError when it is of another run, and for whatever goes wrong while it is read and taken over."""
+    try:
+        kept = torch.load(file, weights_only=True)
+        found = str(kept["identity"])
+        if found != identity:
+            raise ConfigError([f"{file}: of a run with {found}; this one has {identity}; remove the file to start anew"])
+        yield kept
+    except ConfigError:
+        raise
+    except Exception as error:  # bytes that are no checkpoint end in any of them
+        raise ConfigError([f"{file}: no checkpoint of such a run; remove the file to start anew"]) from error
 
 
 def finished(folder: Path) -> None:

@@ -24,7 +24,7 @@ class SummedRecipe(LoopRecipe):
     """Width of the head's hidden layer."""
     query_dropout: float = Field(0.3, ge=0, le=1)
     """Share of the examples that do not see their query."""
-    part_weight: float = Field(0.3, ge=0)
+    part_weight: float = Field(0.3, ge=0, le=1000)
     """What the error of a single part counts, where its label is known."""
 
 

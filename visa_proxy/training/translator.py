@@ -37,17 +37,17 @@ class TranslatorRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: SummedRecipe
-    templates: int = Field(1500, ge=0)
+    templates: int = Field(1500, ge=0, le=1_000_000)
     """Filled instruction templates."""
-    pairs: int = Field(1500, ge=0)
+    pairs: int = Field(1500, ge=0, le=1_000_000)
     """Two or three requests joined."""
-    off_topic: int = Field(1000, ge=0)
+    off_topic: int = Field(1000, ge=0, le=1_000_000)
     """Questions, sentences and noise that ask for no value."""
-    spoken: int = Field(1000, ge=0)
+    spoken: int = Field(1000, ge=0, le=1_000_000)
     """Value phrases and persona statements in the place of a request: they widen the words a value is known by."""
-    repeat: int = Field(3, ge=1)
+    repeat: int = Field(3, ge=1, le=1000)
     """How often a hand-written instruction counts against a filled template."""
-    confidence_weight: float = Field(0.1, ge=0)
+    confidence_weight: float = Field(0.1, ge=0, le=1000)
 
 
 @dataclass(frozen=True)

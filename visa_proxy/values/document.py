@@ -123,6 +123,8 @@ class _Walk:
         text = " ".join(str(node.value).split())
         if not text and not blank:
             self._problem(node, key, "found blank text, allowed: text with something to read")
+        if (shown := yaml_problems.visible(text)) != text:
+            self._problem(node, key, f"found {shown[:60]}, allowed: text without control characters")
         if len(text) > MAX_TEXT:
             self._problem(node, key, f"found {len(text)} characters, allowed: at most {MAX_TEXT}")
         return text
@@ -142,7 +144,7 @@ class _Walk:
     def _problem(self, node: yaml.Node, key: str, message: str) -> None:
         mark = node.start_mark
         at = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
-        self.problems.append(f"{self._file}:{at}: {key + ': ' if key else ''}{message}")
+        self.problems.append(f"{self._file}:{at}: {yaml_problems.visible(f'{key}: {message}' if key else message)}")
 
 
 def _found(node: yaml.Node) -> str:

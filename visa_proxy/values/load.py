@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import os
 from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,6 +18,8 @@ FIRST: Final = "schwartz"
 """The space that is always measured, before all others."""
 FILE: Final = "space.yaml"
 """What a folder has its space in."""
+MAX_SHOWN: Final = 200
+"""Characters of a path in a message."""
 
 
 def load_space(name_or_path: str | Path) -> Space:
@@ -39,10 +42,13 @@ def space_file(name_or_path: str | Path) -> Traversable | Path:
             raise ConfigError([f"unknown value space {text!r}; allowed: {_allowed()}"])
         return _folder() / f"{text}.yaml"
     path = Path(name_or_path)
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
-        missing = f"there is no file {file}" if path.is_dir() else "there is no such folder or file"
-        raise ConfigError([f"unknown value space {text!r}: {missing}; allowed: {_allowed()}"])
+    # Path.is_dir and is_file raise OSError for a name that is too long, or in a folder that we may not look into.
+    folder = os.path.isdir(path)  # noqa: PTH112
+    file = path / FILE if folder else path
+    if not os.path.isfile(file):  # noqa: PTH113
+        shown = repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
+        missing = f"there is no file {file}" if folder else "there is no such folder or file"
+        raise ConfigError([f"unknown value space {shown}: {missing}; allowed: {_allowed()}"])
     return file
 
 
@@ -53,7 +59,15 @@ def is_path(text: str) -> bool:
 
 def load_spaces(names: Iterable[str] = ()) -> tuple[Space, ...]:
     """What a detector measures: Schwartz's space and those of `names`, see `load_space`, each once. Raises ConfigError."""
-    return tuple(load_space(name) for name in dict.fromkeys((FIRST, *names)))
+    return tuple(load_space(name) for name in distinct((FIRST, *names)))
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """`names` without those whose file an earlier one has, however it is written: ./brand, brand/, brand/space.yaml. Raises ConfigError."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(os.path.realpath(str(space_file(name))), name)
+    return tuple(first.values())
 
 
 def bundled_spaces() -> tuple[str, ...]:
