@@ -15,6 +15,11 @@ WINDOW: Final = 3
 """A sentence may draw on this many neighbouring sentences of the other text, so that joining and splitting cost nothing."""
 
 
+FEW: Final = 3
+"""Words of a sentence that say too little to miss it by."""
+HALF: Final = 0.55
+
+
 @dataclass(frozen=True)
 class Question:
     """Does `hypothesis` follow from at least one of `premises`?"""
@@ -22,20 +27,27 @@ class Question:
     hypothesis: str
     premises: tuple[tuple[str, ...], ...]
     """Neighbouring sentences of the other text, one or two choices of them."""
+    missing: bool = False
+    """Hardly half of its words are there, and those in a sentence that another one is told by: it was left out."""
 
 
-def questions(sentences: Sequence[str], others: Sequence[str]) -> list[Question]:
-    """One for each of `sentences` that `others` do not hold, white space, case and outer punctuation aside; none without `others`."""
+def questions(sentences: Sequence[str], others: Sequence[str], *, complete: bool = False) -> list[Question]:
+    """One for each of `sentences` that `others` do not hold, white space, case and outer punctuation aside; none without `others`.
+
+    `complete`: `others` are to tell them all, so that what was left out is looked for; a framing that was added has no counterpart.
+    """
     if not others:
         return []
     known, own = {sentence_key(other) for other in others}, {sentence_key(sentence) for sentence in sentences}
     stems = [content_stems(other) for other in others]
     changed = [sentence_key(other) not in own for other in others]
+    words = [content_stems(sentence) for sentence in sentences]
     asked = []
     for i, sentence in enumerate(sentences):
         if sentence_key(sentence) not in known:
-            places = _places(content_stems(sentence), stems, changed, i / len(sentences))
-            asked.append(Question(sentence, tuple(tuple(others[start:end]) for start, end in places)))
+            places = _places(words[i], stems, changed, i / len(sentences))
+            missing = complete and _missing(i, words, stems, places)
+            asked.append(Question(sentence, tuple(tuple(others[start:end]) for start, end in places), missing))
     return asked
 
 
@@ -62,3 +74,18 @@ def _places(
         covered |= shared[step]
         low, high = min(low, step), max(high, step)
     return sorted({(best, best + 1), (low, high + 1)})
+
+
+def _missing(i: int, own: Sequence[frozenset[str]], others: Sequence[frozenset[str]], places: Sequence[tuple[int, int]]) -> bool:
+    """See `Question.missing`; `own`, `others`: the words of all sentences, `places`: where number `i` is looked for."""
+    (best, _), *_ = sorted(places, key=lambda place: place[1] - place[0])
+    low, high = max(places, key=lambda place: place[1] - place[0])
+    words = own[i]
+    shared = len(words & others[best])
+    if len(words) < FEW or not shared or len(words & frozenset().union(*others[low:high])) >= HALF * len(words):
+        return False
+    return any(
+        len(rival & others[best]) > shared and len(rival & others[best]) * len(words) > shared * len(rival)
+        for k, rival in enumerate(own)
+        if k != i
+    )

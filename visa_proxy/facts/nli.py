@@ -65,7 +65,7 @@ class EntailmentAnalyzer:
         if bool(first) != bool(second):
             report = await self._batcher.submit(Comparison(original, rewritten))
             return replace(report, forward=float(not first), backward=float(not second))
-        sides = tuple(questions(first, second)), tuple(questions(second, first))
+        sides = tuple(questions(first, second, complete=True)), tuple(questions(second, first))
         asked = [question for side in sides for question in side]
         texts = list(dict.fromkeys(t for q in asked for t in (q.hypothesis, *(s for p in q.premises for s in p))))
         encoded = await self.encoder.encode(texts) if texts else []
@@ -130,8 +130,8 @@ def read_weights(folder: Path) -> Tensors:
 
 
 def _seen(comparison: Comparison, question: Question) -> bool:
-    """Whether the encoder took the whole sentence: what it cut off could say anything."""
-    return len(comparison.encoded[question.hypothesis]) < MAX_TOKENS
+    """Whether the sentence is there to be judged, and the encoder took all of it: what it cut off could say anything."""
+    return not question.missing and len(comparison.encoded[question.hypothesis]) < MAX_TOKENS
 
 
 def _candidate(comparison: Comparison, question: Question, premise: tuple[str, ...]) -> Candidate:
