@@ -230,3 +230,9 @@ def test_a_space_that_lacks_a_dimension() -> None:
         ValueVector.zero(SCHWARTZ).within(BOTH)
     with pytest.raises(KeyError):
         ValueVector.zero(BOTH).widened(SCHWARTZ)
+
+
+def test_what_is_within_the_noise_is_nothing() -> None:
+    space = load_space("schwartz")
+    measured = ValueVector.of(space, {"security": 0.02, "power": -0.04, "tradition": -0.05, "hedonism": 0.3})
+    assert measured.cleared(0.05) == ValueVector.of(space, {"tradition": -0.05, "hedonism": 0.3})

@@ -77,6 +77,10 @@ class ValueVector:
             return self
         return ValueVector(space, self.array[[self.space.index[name] for name in space.names]])
 
+    def cleared(self, floor: float) -> ValueVector:
+        """Components smaller than `floor` are 0: a direction made of such is chance, and cosine would take it for one."""
+        return ValueVector(self.space, np.where(np.abs(self.array) < floor, 0.0, self.array))
+
     def widened(self, space: Space) -> ValueVector:
         """The same in a space that has its dimensions and others, which are 0. Raises KeyError when `space` lacks one of its own."""
         if space == self.space:
