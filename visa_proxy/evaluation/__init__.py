@@ -1,0 +1,1 @@
+"""How well rewriters work, on frozen cases."""

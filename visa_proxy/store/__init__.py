@@ -1,0 +1,1 @@
+"""Where exposures and feedback are kept: SQLite in a file, or Postgres by URL."""

@@ -1,0 +1,68 @@
+"""What the store holds, a class for each kind of row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Thumbs = Literal["up", "down"]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One answered request: who was exposed to which profile, and what came of it."""
+
+    request_id: str
+    """X-Request-Id. Clients may choose it, so it is unique for its tenant only."""
+    at: float
+    """When the answer had left, in seconds since 1970 (UTC)."""
+    tenant: str
+    profile: str
+    status: str
+    """adapted | passthrough | aligned | skipped:<why> | fallback:<why>"""
+    latency_s: float
+    """The whole request."""
+    experiment: str = ""
+    """"" where none took the request."""
+    arm: str = ""
+    unit_hash: str = ""
+    """16 hex digits that stand for the unit; see `policy.assign.Assignment`."""
+    before: Mapping[str, float] | None = None
+    """Measured values of the base's answer, dimension to -1 … 1; None: not measured."""
+    after: Mapping[str, float] | None = None
+    target: Mapping[str, float] | None = None
+    similarity_before: float | None = None
+    """Cosine of `before` and the target, -1 … 1."""
+    similarity_after: float | None = None
+    consistency: float | None = None
+    """The weaker direction of entailment, 0 … 1."""
+    rewrite_s: float | None = None
+    """Of the latency, what rewriting and verifying took."""
+    streamed: bool = False
+    query: str | None = None
+    """Texts are there only where the tenant's policy opts in."""
+    answer: str | None = None
+    rewrite: str | None = None
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What somebody thought of one answer. At least one of score, thumbs and label is there."""
+
+    tenant: str
+    request_id: str
+    at: float
+    """Seconds since 1970 (UTC)."""
+    score: float | None = None
+    """-1 … 1."""
+    thumbs: Thumbs | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An exposure and the newest feedback on it, if any."""
+
+    exposure: Exposure
+    feedback: Feedback | None = None
