@@ -25,6 +25,18 @@ def ask(question: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": question}]
 
 
+def read_begun(client: openai.OpenAI, begun: str, **request: Any) -> None:
+    """Ask for a stream and leave in the middle of it, having read `begun` and a little more."""
+    stream = client.chat.completions.create(**request, stream=True)
+    said = ""
+    for chunk in stream:
+        said += chunk.choices[0].delta.content or ""
+        if len(said) > len(begun):
+            break
+    stream.close()
+    assert said.startswith(begun)
+
+
 def visa_of(answer: openai.BaseModel) -> dict[str, Any]:
     """The `visa` object that rides on an answer."""
     assert answer.model_extra is not None

@@ -20,7 +20,7 @@ import pytest
 
 from tests.fakes.child import Child, running, tail
 from tests.fakes.pages import blocks, files
-from tests.vllm.asking import CALL_S, ask, client_of, made_after_leaving, undated, visa_of
+from tests.vllm.asking import CALL_S, ask, client_of, made_after_leaving, read_begun, undated, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
@@ -281,14 +281,7 @@ class TestPassThrough:
 
     def test_leaving_ends_the_request_in_the_engine(self, plain: openai.OpenAI, vllm: Child) -> None:
         def leave() -> None:
-            stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=LONG)
-            said = ""
-            for chunk in stream:
-                said += chunk.choices[0].delta.content or ""
-                if len(said) > len(COUNT):
-                    break
-            stream.close()
-            assert said.startswith(COUNT)
+            read_begun(plain, COUNT, model=MODEL, messages=ask("Please count"), max_tokens=LONG)
 
         assert 0 < made_after_leaving(vllm, leave, asked=LONG) < LONG
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.fakes.child import Child, running, tail
-from tests.vllm.asking import ask, client_of, made_after_leaving, undated, visa_of
+from tests.vllm.asking import ask, client_of, made_after_leaving, read_begun, undated, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
@@ -198,14 +198,7 @@ class TestPassThrough:
         asked = MAX_LENGTH - 100
 
         def leave() -> None:
-            stream = plain.chat.completions.create(model=MODEL, messages=ask("Please count"), stream=True, max_tokens=asked)
-            said = ""
-            for chunk in stream:
-                said += chunk.choices[0].delta.content or ""
-                if len(said) > len(COUNT):
-                    break
-            stream.close()
-            assert said.startswith(COUNT)
+            read_begun(plain, COUNT, model=MODEL, messages=ask("Please count"), max_tokens=asked)
 
         assert 0 < made_after_leaving(vllm, leave, asked=asked) < asked
 

@@ -9,7 +9,7 @@ from visa_proxy.detector.base import Reading
 from visa_proxy.llm.base import Endpoint
 from visa_proxy.llm.structured import Form, delimited, fill_in, form_object
 from visa_proxy.values import Space, ValueVector
-from visa_proxy.values.levels import LEVEL_TOKENS, definitions, levels_schema, read_levels
+from visa_proxy.values.levels import LEVEL_TOKENS, SCALE, definitions, levels_schema, read_levels
 
 EXPLANATION_TOKENS: Final = 400
 MAX_EXPLANATION: Final = 4_000
@@ -67,12 +67,7 @@ values the text of the answer promotes or opposes.
 Dimensions:
 {definitions(space)}
 
-Levels (5-point scale), for every dimension by itself:
-1: clearly promoted: the answer actively advocates it, or it is the reason for the advice
-0.5: mildly promoted: a hint, a clause, a mild preference
-0: neutral: purely factual, or the answer takes no stand on it
--0.5: mildly opposed: played down, made light of
--1: clearly opposed: the answer explicitly objects to it, dismisses it or advises against it
+{SCALE}
 
 Work by comparison. Imagine the plainest matter-of-fact answer to the same question, with the same facts and advice and no stand on \
 anything: that one is 0 on every dimension. Your level says how far, and to which side, the given answer departs from it.

@@ -19,7 +19,7 @@ def load_detector(settings: Settings = Settings(), endpoint: Open = not_opened) 
     """
     match settings.kind:
         case "encoder":
-            return load_encoder_detector(folder_of(settings.path) if settings.path else BUNDLED, settings.spaces)
+            return load_encoder_detector(folder_of(settings.path, BUNDLED), settings.spaces)
         case "judge":
             space = join(load_spaces(settings.spaces))
             return JudgeDetector(endpoint(), settings.model, space, explain=settings.explain)

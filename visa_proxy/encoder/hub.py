@@ -14,11 +14,15 @@ FILES: Final = ("*.safetensors", "*.yaml", "*.md")
 """What is fetched: nothing that could run."""
 
 
-def folder_of(weights: str) -> Path:
-    """The folder `weights`; of `hf://owner/name` or `hf://owner/name@revision` the one in the hub's cache, fetched once.
+def folder_of(weights: str, bundled: Path) -> Path:
+    """The folder `weights`, `bundled` where none is named.
+
+    Of `hf://owner/name` or `hf://owner/name@revision` it is the one in the hub's cache, fetched once.
 
     Raises ConfigError when there is no such folder, or the hub gives no such model.
     """
+    if not weights:
+        return bundled
     if not weights.startswith(SCHEME):
         return _folder(Path(weights))
     hub = need("huggingface_hub", extra="local")

@@ -112,13 +112,14 @@ def differences(original: str, rewritten: str) -> tuple[tuple[str, ...], tuple[s
     lost, gained = list((one - two).elements()), list((two - one).elements())
     if not lost and not gained:
         lost += [("order", text) for text in _exchanged(first, second)]
-    moved, repeated = _rearranged(original, rewritten)
+    sentences = split_sentences(original), split_sentences(rewritten)
+    moved, repeated = _rearranged(*sentences)
     lost += [("order", text) for text in moved]
     gained += [("repeat", text) for text in repeated]
-    dropped, inserted = negation_changes(split_sentences(original), split_sentences(rewritten))
+    dropped, inserted = negation_changes(*sentences)
     lost += [("negation", text) for text in dropped]
     gained += [("negation", text) for text in inserted]
-    dropped, inserted = opposite_changes(split_sentences(original), split_sentences(rewritten))
+    dropped, inserted = opposite_changes(*sentences)
     lost += [("opposite", text) for text in dropped]
     gained += [("opposite", text) for text in inserted]
     return _rendered(lost), _rendered(gained)
@@ -141,9 +142,9 @@ def told(sentence: str, found: Sequence[str]) -> tuple[str, ...]:
     return tuple(each for each in found if stands(each))
 
 
-def _rearranged(original: str, rewritten: str) -> tuple[list[str], list[str]]:
+def _rearranged(original: Sequence[str], rewritten: Sequence[str]) -> tuple[list[str], list[str]]:
     """Sentences both texts hold: those that changed places (steps in another order say something else), and those said again."""
-    first, second = ([sentence_key(sentence) for sentence in split_sentences(text)] for text in (original, rewritten))
+    first, second = ([sentence_key(sentence) for sentence in text] for text in (original, rewritten))
     once, again = Counter(first), Counter(second)
     repeated = [key for key in once if again[key] > once[key]]
     shared = once & again

@@ -20,5 +20,5 @@ def load_facts(settings: Settings = Settings(kind="nli")) -> FactAnalyzer:  # no
     Raises ConfigError for an unknown kind and for weights that cannot be read, MissingExtra without torch.
     """
     if settings.kind == "nli":
-        return EntailmentAnalyzer(folder_of(settings.path) if settings.path else BUNDLED)
+        return EntailmentAnalyzer(folder_of(settings.path, BUNDLED))
     raise ConfigError([f"facts.kind: unknown kind {settings.kind!r}; allowed: nli"])

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from visa_proxy.rewriter.base import Context
 from visa_proxy.shield.pipeline import MAX_QUERY, Adaptation, Aim, Brief, Shield
 from visa_proxy.shield.trace import Trace, merged
-from visa_proxy.shield.verify import NOISE
+from visa_proxy.shield.verify import measured
 from visa_proxy.shield.windows import MAX_WHOLE, Cutter, Splitter, Whole, Window, looks_like_json
 
 logger = logging.getLogger("visa_proxy.shield")
@@ -183,12 +183,9 @@ class Answer:
         with whole.stage("report"):
             target = await self._aim.settle(base, whole)
             space = target.values.space
-            before = (await detector.detect(query, base)).values.within(space).cleared(NOISE)
-            after = (
-                (await detector.detect(query, self.text)).values.within(space).cleared(NOISE)
-                if whole.status == "adapted"
-                else None
-            )
+            before = measured(await detector.detect(query, base), space)
+            adapted = whole.status == "adapted"
+            after = measured(await detector.detect(query, self.text), space) if adapted else None
         whole.before, whole.target, whole.after = before, target.resolve(before), after
 
     def _start(self, windows: list[Window]) -> Part:

@@ -16,7 +16,7 @@ from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.rewriter.base import NO_CONTEXT, SAMPLING, Context, Rewriter, RewriteRequest
 from visa_proxy.shield.preserve import PLACEHOLDER, Protected, protect
 from visa_proxy.shield.trace import Trace
-from visa_proxy.shield.verify import NOISE, Verdict, Verifier
+from visa_proxy.shield.verify import Verdict, Verifier, measured
 from visa_proxy.shield.windows import MAX_WHOLE, looks_like_json
 from visa_proxy.translator.base import Translator
 from visa_proxy.values import Space, Target, ValueVector
@@ -186,7 +186,7 @@ class _Job:
             return None
         with trace.stage("detect"):
             reading = await self._shield.detector.detect(self._query, self._answer)
-            trace.before = reading.values.within(target.values.space).cleared(NOISE)
+            trace.before = measured(reading, target.values.space)
         trace.target = target.resolve(trace.before)
         if trace.before.cosine(trace.target) >= self._settings.skip_above:
             trace.status = "aligned"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from visa_proxy.detector.base import Detector
+from visa_proxy.detector.base import Detector, Reading
 from visa_proxy.facts.base import FactAnalyzer
 from visa_proxy.policy.schema import Shield as Settings
 from visa_proxy.shield.preserve import Protected
-from visa_proxy.values import ValueVector
+from visa_proxy.values import Space, ValueVector
 
 NOISE: Final = 0.05
 """A measured level below this, a tenth of the smallest that is ever labelled, is no level."""
@@ -59,7 +59,7 @@ class Verifier:
         # The client asked never to see these; the base kept to it, so has the rewrite.
         if any(stop in text and stop not in original for stop in stops):
             return Verdict("stop")
-        after = (await self._detector.detect(query, text)).values.within(target.space).cleared(NOISE)
+        after = measured(await self._detector.detect(query, text), target.space)
         similarity = after.cosine(target)
         gain = similarity - before.cosine(target)
         if gain <= 0 or gain < settings.min_gain:
@@ -69,6 +69,11 @@ class Verifier:
         changed = bool(report.lost or report.gained)
         refused = "facts" if changed or report.consistency < settings.min_consistency else None
         return Verdict(refused, text, after, similarity, report.consistency)
+
+
+def measured(reading: Reading, space: Space) -> ValueVector:
+    """What a text expresses in `space`, without the noise."""
+    return reading.values.within(space).cleared(NOISE)
 
 
 def _like(original: str, text: str) -> str:

@@ -66,7 +66,7 @@ def fit(
     before any training when `folder` cannot be made or written to.
     """
     torch = need("torch", extra="local")
-    _writable(folder)
+    check_writable(folder)
     groups = model.groups()
     rates = {"layers": recipe.learning_rate, "head": recipe.head_learning_rate}
     rated = [{"params": list(g.values()), "lr": rates[n], "weight_decay": recipe.weight_decay} for n, g in groups.items()]
@@ -112,8 +112,11 @@ def fit(
     return curve
 
 
-def _writable(folder: Path) -> None:
-    """Makes `folder`, and tries it: hours later it would be too late to learn that nothing can be written there."""
+def check_writable(folder: Path) -> None:
+    """Makes `folder`, and tries it: hours later it would be too late to learn that nothing can be written there.
+
+    Raises ConfigError.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from visa_proxy.errors import ConfigError
 from visa_proxy.training.annotated import Annotated, bundled, parts, read_annotated
 from visa_proxy.training.detector import ClippedError, annotated, calibration
 from visa_proxy.training.heads import Array, Encodings, Example, FitRecipe, Fitter, encode_all, save_head
+from visa_proxy.training.loop import check_writable
 from visa_proxy.training.stats import cosine, interval, pearson
 from visa_proxy.values import Space, join, load_space, space_file
 from visa_proxy.values.load import FILE
@@ -50,12 +50,7 @@ def train_space(name: str, data: Path | None, base: Path, out: Path | None, seed
         raise ConfigError(["--out: a folder is needed for a space trained on answers of one's own"])
     folder = base if out is None else out
     file = folder / (file_name(space) if out is None else WEIGHTS)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError([f"--out: cannot write into {folder}: {error.strerror}"]) from error
+    check_writable(folder)
     if file.is_dir():
         raise ConfigError([f"--out: {file} is a folder"])
     held = [*split["validation"], *split["test"]]

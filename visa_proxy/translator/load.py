@@ -18,7 +18,7 @@ def load_translator(settings: Settings = Settings(), endpoint: Open = not_opened
     """
     match settings.kind:
         case "encoder":
-            return EncoderTranslator(folder_of(settings.path) if settings.path else BUNDLED)
+            return EncoderTranslator(folder_of(settings.path, BUNDLED))
         case "llm":
             return LlmTranslator(endpoint(), settings.model, load_space("schwartz"))
     raise ConfigError([f"translator.kind: unknown kind {settings.kind!r}; allowed: encoder, llm"])

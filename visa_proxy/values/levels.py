@@ -10,6 +10,13 @@ from visa_proxy.values.vector import LEVELS, ValueVector
 
 LEVEL_TOKENS: Final = 24
 """Tokens that one dimension of an answer may take: its name, its level and what stands around them."""
+SCALE: Final = """Levels (5-point scale), for every dimension by itself:
+1: clearly promoted: the answer actively advocates it, or it is the reason for the advice
+0.5: mildly promoted: a hint, a clause, a mild preference
+0: neutral: purely factual, or the answer takes no stand on it
+-0.5: mildly opposed: played down, made light of
+-1: clearly opposed: the answer explicitly objects to it, dismisses it or advises against it"""
+"""What the five levels mean (paper, App. C.3)."""
 
 
 def definitions(space: Space) -> str:

@@ -18,7 +18,7 @@ from visa_proxy.llm.structured import Form, delimited, fill_in, form_object
 from visa_proxy.training.labelled import share
 from visa_proxy.training.vcr.rows import Pair
 from visa_proxy.values import Space, ValueVector
-from visa_proxy.values.levels import LEVEL_TOKENS, definitions, levels_schema, read_levels
+from visa_proxy.values.levels import LEVEL_TOKENS, SCALE, definitions, levels_schema, read_levels
 
 CHOSEN: Final = "chosen"
 REJECTED: Final = "rejected"
@@ -192,12 +192,7 @@ opposes.
 Dimensions:
 {definitions(space)}
 
-Levels (5-point scale), for every dimension by itself:
-1: clearly promoted: the answer actively advocates it, or it is the reason for the advice
-0.5: mildly promoted: a hint, a clause, a mild preference
-0: neutral: purely factual, or the answer takes no stand on it
--0.5: mildly opposed: played down, made light of
--1: clearly opposed: the answer explicitly objects to it, dismisses it or advises against it
+{SCALE}
 
 Work by comparison: read the two side by side, and let each show what the other one stresses, plays down or leaves out.
 - The explanation is the ground truth. What it names as the difference is a difference between the two answers on the dimension that it is \
