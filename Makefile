@@ -9,7 +9,7 @@ PIP_LITELLM := .venv-litellm/bin/python -m pip install $(PIP_FLAGS) --constraint
 PIP_VLLM := .venv-vllm/bin/python -m pip install $(PIP_FLAGS) --constraint constraints-vllm.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-vllm bench bench-vllm results quality clean
+.PHONY: help demo test chromium check format test-vllm bench bench-vllm results quality clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,8 +18,17 @@ demo: $(VENV)/.demo  ## install and start the embedded default on http://127.0.0
 	@$(BIN)/visa-proxy demo --port $(or $(PORT),8080)
 
 # A file stays in one process, because its tests share what they start; tests/conftest.py begins with the files that take long.
-test: check .venv-litellm/.ready  ## lint, types, layers, and the whole default suite
+test: check .venv-litellm/.ready chromium  ## lint, types, layers, and the whole default suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/deploy
+
+# The page is tested in a real browser. CHROMIUM=/path/of/it names one that is not on the PATH.
+chromium:
+	@for each in "$(CHROMIUM)" chromium chromium-browser google-chrome google-chrome-stable; do \
+	  command -v "$$each" >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing Chromium (about a minute)"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null && exit 0; fi; \
+	echo "there is no Chromium, so the tests of the page in a browser will fail: install it (Debian: apt-get install chromium), or set CHROMIUM" >&2
 
 check: $(VENV)/.dev  ## lint, types, layers, example policies, deployment files against the schemas of what reads them
 	$(BIN)/ruff check .
@@ -39,9 +48,10 @@ test-vllm: .venv-vllm/.ready  ## the whole path through a real vLLM server (CPU 
 bench-vllm: .venv-vllm/.ready  ## measure speculation, prefix cache and one server for both on a real vLLM, and write docs/results
 	.venv-vllm/bin/python benchmarks/rewriter.py
 
-bench: $(VENV)/.dev  ## measure: pass-through cost, whole and streamed, rewrite latency, and what measuring costs
+bench: $(VENV)/.dev  ## measure: pass-through cost, whole, streamed and stored, rewrite latency, and what measuring costs
 	$(BIN)/python benchmarks/passthrough.py
 	$(BIN)/python benchmarks/passthrough.py --stream
+	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/rewrite.py
 	$(BIN)/python benchmarks/instruments.py
 

@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 LONG_FILES = (
     "test_workers.py",
+    "test_browser.py",
+    "test_eval.py",
     "test_litellm_proxy.py",
     "test_litellm_docs.py",
     "test_soak.py",

@@ -12,7 +12,7 @@ import pytest
 
 import visa_proxy
 
-GUESTS = ("visa_proxy.training", "visa_proxy.plugins.litellm")
+GUESTS = ("visa_proxy.training", "visa_proxy.plugins.litellm", "visa_proxy.store")
 """Those that may need a heavy library: what they work for is there already when they are imported."""
 ROOT = Path(visa_proxy.__file__).parents[1]
 HEAVY = {
@@ -26,6 +26,14 @@ HEAVY = {
     "tokenizers",
     "matplotlib",
     "scipy",
+    "statsmodels",
+    "pandas",
+    "sqlalchemy",
+    "alembic",
+    "psycopg",
+    "jinja2",
+    "peft",
+    "datasets",
 }
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages(visa_proxy.__path__, "visa_proxy.") if not module.name.endswith("__main__")

@@ -21,6 +21,7 @@
     │                              becomes `fallback:<instrument>`; only who asks for the instrument itself (/v1/visa/*) is told
     ├── RewriteRefused             status 502  code rewrite_unverified    no     no verified rewrite, under `on_failure: error`
     ├── NotReady                   status 503  code not_ready             yes    models are still being loaded, or could not be
+    ├── StoreUnavailable           status 503  code store_unavailable     yes    feedback could not be written
     ├── Stopping                   status 503  code server_stopping       yes    the server ends
     ├── EngineError                a child process did not become ready
     ├── ConfigError                a file we read at start-up or reload is wrong; names file, line, column, key
@@ -221,6 +222,14 @@ class NotReady(VisaError):
 
     status = 503
     default_code = "not_ready"
+    default_headers = _SOON
+
+
+class StoreUnavailable(VisaError):
+    """The database is down, full or late: feedback is not acknowledged."""
+
+    status = 503
+    default_code = "store_unavailable"
     default_headers = _SOON
 
 

@@ -22,7 +22,29 @@ CONFIG = 'bases: {default: {url: "http://127.0.0.1:8000/v1", api_key_env: NOT_SE
 
 def test_check_examples_is_ok() -> None:
     result = CliRunner().invoke(check, [str(EXAMPLES)])
-    assert (result.exit_code, result.output) == (0, "ok: 3 policies\n")
+    assert (result.exit_code, result.output.splitlines()[0]) == (0, "ok: 3 policies")
+    assert "acme-outdoors: experiment bold-vs-off (running): unit user; bold 50 %, off 50 %\n" in result.output
+
+
+def test_check_shows_experiments(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        GOOD + "experiments:\n"
+        "- {name: one, unit: user, layer: l, traffic: 0.5, holdout: 0.2, stop: 2025-01-01T02:00:00+02:00, arms: {bold: 1, off: 3}}\n"
+        "- {name: two, unit: header:X-Room, traffic: [0.1, 0.35], start: 9000-01-01T00:00:00Z,\n"
+        "   arms: {a: {profile: bold, weight: 1}, bold: 1}}\n",
+    )
+    assert CliRunner().invoke(check, [str(path)]).output.splitlines() == [
+        "ok: 1 policy",
+        "acme: experiment one (over): unit user; bold 20 %, off 60 %, holdout 20 % (profile bold); 0 % to 50 % of layer l; "
+        "until 2025-01-01T00:00:00Z",
+        "acme: experiment two (waiting): unit header:x-room; a 50 % (profile bold), bold 50 %; 10 % to 35 % of all units; "
+        "from 9000-01-01T00:00:00Z",
+    ]
+    one, two = json.loads(CliRunner().invoke(check, ["--json", str(path)]).output)["experiments"]
+    assert one["arms"][2] == {"name": "holdout", "profile": "bold", "share": 0.2}
+    assert (one["slot"], one["layer"], one["stop"], one["state"]) == ([0, 0.5], "l", "2025-01-01T00:00:00Z", "over")
+    assert (two["tenant"], two["name"], two["layer"], two["start"]) == ("acme", "two", None, "9000-01-01T00:00:00Z")
 
 
 def test_check_prints_one_line_per_problem_and_exits_2(tmp_path: Path) -> None:

@@ -89,6 +89,87 @@ BROKEN = [
         "- {name: a, unit: session, arms: {bold: 1, off: 1}}\n- {name: b, unit: header:X-Visa-Unit, arms: {bold: 1, off: 1}}\n",
         "9:19: experiments[1].unit: the experiment 'a' already takes every request with this unit",
     ),
+    (
+        "starved_by_a_layer",
+        GOOD + "experiments:\n"
+        "- {name: a, unit: user, layer: l, traffic: 0.4, arms: {bold: 1, off: 1}}\n"
+        "- {name: b, unit: user, layer: l, traffic: 0.6, arms: {bold: 1, off: 1}}\n"
+        "- {name: c, unit: user, arms: {bold: 1, off: 1}}\n",
+        "10:19: experiments[2].unit: the experiments 'a', 'b' already take every request with this unit",
+    ),
+    (
+        "overfull",
+        GOOD + "experiments:\n"
+        "- {name: a, unit: user, layer: l, traffic: 0.6, arms: {bold: 1, off: 1}}\n"
+        "- {name: b, unit: user, layer: l, traffic: 0.5, arms: {bold: 1, off: 1}}\n",
+        "9:44: experiments[1].traffic: the experiments of layer 'l' add up to 1.1 here, of which 0.6 go to those before; "
+        "allowed: at most 0.4",
+    ),
+    (
+        "overlap",
+        GOOD + "experiments:\n"
+        "- {name: a, unit: user, layer: l, traffic: [0.2, 0.6], arms: {bold: 1, off: 1}}\n"
+        "- {name: b, unit: user, layer: l, traffic: [0.5, 1], arms: {bold: 1, off: 1}}\n",
+        "9:44: experiments[1].traffic: takes 0.5 to 1 of layer 'l', of which 'a' has 0.2 to 0.6 at the same time",
+    ),
+    (
+        "two_units_in_a_layer",
+        GOOD + "experiments:\n"
+        "- {name: a, unit: user, layer: l, traffic: 0.5, arms: {bold: 1, off: 1}}\n"
+        "- {name: b, unit: session, layer: l, traffic: 0.5, arms: {bold: 1, off: 1}}\n",
+        "9:19: experiments[1].unit: the layer 'l' shares out other units: 'a' has unit user",
+    ),
+    (
+        "part",
+        GOOD + "experiments: [{name: e, unit: user, traffic: [0.5, 0.5], arms: {bold: 1, off: 1}}]\n",
+        "7:46: experiments[0].traffic: found [0.5, 0.5], allowed: two numbers, [from, to], of 0 … 1",
+    ),
+    (
+        "no_traffic",
+        GOOD + "experiments: [{name: e, unit: user, traffic: 0, arms: {bold: 1, off: 1}}]\n",
+        "7:46: experiments[0].traffic: found 0, allowed: a number > 0 and ≤ 1",
+    ),
+    (
+        "all_held_out",
+        GOOD + "experiments: [{name: e, unit: user, holdout: 1, arms: {bold: 1, off: 1}}]\n",
+        "7:46: experiments[0].holdout: found 1, allowed: a number ≥ 0 and < 1",
+    ),
+    (
+        "reserved_arm",
+        GOOD + "experiments: [{name: e, unit: user, arms: {bold: 1, holdout: {profile: off, weight: 1}}}]\n",
+        "7:53: experiments[0].arms.holdout: 'holdout' is the arm of units held back",
+    ),
+    (
+        "arm_of_no_profile",
+        GOOD + "experiments: [{name: e, unit: user, arms: {bold: 1, b: {profile: blod, weight: 1}}}]\n",
+        "7:66: experiments[0].arms.b.profile: no profile 'blod'; did you mean 'bold'?",
+    ),
+    (
+        "arm_without_weight",
+        GOOD + "experiments: [{name: e, unit: user, arms: {bold: 1, b: {profile: bold}}}]\n",
+        "experiments[0].arms.b.weight: required key is missing",
+    ),
+    (
+        "arm_key",
+        GOOD + "experiments: [{name: e, unit: user, arms: {bold: 1, b: {profile: bold, wieght: 1}}}]\n",
+        "experiments[0].arms.b.wieght: unknown key; did you mean 'weight'? allowed: profile, weight",
+    ),
+    (
+        "offset",
+        GOOD + "experiments: [{name: e, unit: user, start: 2026-01-01T00:00:00, arms: {bold: 1, off: 1}}]\n",
+        "7:44: experiments[0].start: found '2026-01-01T00:00:00', allowed: a time with its offset from UTC",
+    ),
+    (
+        "no_time",
+        GOOD + "experiments: [{name: e, unit: user, stop: 20260101, arms: {bold: 1, off: 1}}]\n",
+        "7:43: experiments[0].stop: found 20260101, allowed: a time with its offset from UTC",
+    ),
+    (
+        "stop_first",
+        GOOD + "experiments: [{name: e, unit: user, start: 2026-02-01T00:00:00Z, stop: 2026-02-01T01:00:00+01:00, "
+        "arms: {bold: 1, off: 1}}]\n",
+        "7:72: experiments[0].stop: found 2026-02-01T01:00:00+01:00, which is not after start; allowed: later than 2026-02-01",
+    ),
     ("same_base", GOOD + "failover: default\n", "7:11: failover: 'default' is the base itself"),
     ("header_kb", GOOD + "limits: {header_kb: 65}\n", "7:21: limits.header_kb: found 65, allowed: a number > 0 and ≤ 64"),
     ("total_s", GOOD + "limits: {total_s: 0}\n", "7:19: limits.total_s: found 0, allowed: a number > 0"),
@@ -118,7 +199,7 @@ BROKEN = [
     (
         "weight",
         GOOD + "experiments: [{name: e, unit: user, arms: {bold: 1, off: 0}}]\n",
-        "arms.off: found 0, allowed: a",
+        "arms.off: found 0, allowed: a number > 0",
     ),
     (
         "unit",
@@ -220,6 +301,15 @@ def test_pointers_come_as_they_were_written(tmp_path: Path) -> None:
         "limits: {total_s: 1}",
         "limits: {total_s: 90, idle_s: 90, upload_s: 90}",
         "experiments: [{name: a, unit: session, arms: {bold: 1, off: 1}}, {name: b, unit: user, arms: {bold: 1, off: 1}}]",
+        "experiments: [{name: a, unit: user, traffic: 0.9, arms: {bold: 1, off: 1}}, {name: b, unit: user, arms: {bold: 1, off: 1}}]",
+        "experiments: [{name: a, unit: user, stop: 2026-02-01T00:00:00Z, arms: {bold: 1, off: 1}},\n"
+        "{name: b, unit: user, start: 2026-02-01T00:00:00Z, arms: {bold: 1, off: 1}}]",
+        "experiments: [{name: a, unit: user, layer: l, traffic: 0.7, arms: {bold: 1, off: 1}},\n"
+        "{name: b, unit: user, layer: l, traffic: 0.2, arms: {bold: 1, off: 1}},\n"
+        "{name: c, unit: user, layer: l, traffic: 0.1, arms: {bold: 1, off: 1}}]",
+        "experiments: [{name: a, unit: user, layer: l, stop: 2026-02-01T00:00:00Z, traffic: [0, 1], arms: {bold: 1, off: 1}},\n"
+        "{name: b, unit: user, layer: l, start: 2026-02-01T00:00:00Z, traffic: [0, 1], arms: {bold: 1, off: 1}}]",
+        "experiments: [{name: a, unit: user, arms: {a1: {profile: bold, weight: 1}, a2: {profile: bold, weight: 2.5}}}]",
     ],
 )
 def test_combinations_that_can_be_honoured(tmp_path: Path, more: str) -> None:

@@ -223,15 +223,17 @@ async def test_workers_that_cannot_start_are_not_started_again_and_again(tmp_pat
 
 @pytest.mark.timeout(300)  # models are loaded, by each worker
 async def test_kept_responses_are_known_to_every_worker(tmp_path: Path, base: FakeBase, rewriter: FakeRewriter) -> None:
-    text = policy(shield="{streaming: full, retries: 0}")
+    arms = "{x: {profile: bold, weight: 1}, y: {profile: bold, weight: 1}}"
+    text = policy(shield="{streaming: full, retries: 0}", extra=f"experiments: [{{name: aa, unit: conversation, arms: {arms}}}]")
     async with two(tmp_path, base, rewriter.url, text=text) as command:
         write(tmp_path / "policies", policy(tenant="other", key="sk-other"), "other.yaml")
         first, second = command.workers()
         path, ask = "/v1/responses", {"model": "sample", "input": QUESTION}
         with command.only(first):
-            made = (await command.post(ask, path=path)).json
+            made = (await command.post({**ask, "metadata": {"conversation_id": "c1"}}, path=path)).json
             assert made["output"][0]["content"][0]["text"] == thrilled(ANSWER)
-            queued = (await command.post({**ask, "background": True, "previous_response_id": made["id"]}, path=path)).json
+            later = {"background": True, "previous_response_id": made["id"], "metadata": {"conversation_id": "c1"}}
+            queued = (await command.post({**ask, **later}, path=path)).json
             assert queued["status"] == "queued"
         with command.only(second):
             assert (await command.get(f"{path}/{made['id']}")).json == made
@@ -241,6 +243,7 @@ async def test_kept_responses_are_known_to_every_worker(tmp_path: Path, base: Fa
             assert (done["status"], done["previous_response_id"]) == ("completed", made["id"])
             assert done["output"][0]["content"][0]["text"] == thrilled(ANSWER)
             assert done["visa"]["profile"] == "bold"
+            assert done["visa"]["experiment"] == made["visa"]["experiment"] and made["visa"]["experiment"]["name"] == "aa"
             item = {"type": "item_reference", "id": made["output"][0]["id"]}
             assert (await command.post({**ask, "input": [item]}, path=path)).status == 200
             assert thrilled(ANSWER) in base.seen[-1].body.decode()

@@ -6,9 +6,14 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from visa_proxy.policy.resolve import PolicySet
 
 
 @click.command("check")
@@ -23,25 +28,32 @@ def check(paths: tuple[Path, ...], config: Path | None, as_json: bool) -> None:
     """Check tenant policies and the server config.
 
     PATHS are files or folders of policies; default ./policies and ./visa.yaml, whichever exist. Environment variables
-    are not looked at. Exits 0 when all is well, else 2 with one line per problem.
+    are not looked at. Exits 0 when all is well, and says what experiments there are; else 2 with one line per problem.
     """
     usual = Path("policies"), *([Path("visa.yaml")] if config is None else [])
     chosen = paths or tuple(path for path in usual if path.exists())
     if not chosen and config is None:
         raise click.UsageError("nothing to check: there is neither ./policies nor ./visa.yaml; name files or folders")
-    count, problems = _check(chosen, config)
+    from visa_proxy.policy.summary import line, summaries
+
+    count, policies, problems = _check(chosen, config)
+    experiments = summaries(policies, time.time()) if policies is not None else []
     if as_json:
         parsed = [_parsed(problem) for problem in problems]
-        click.echo(json.dumps({"ok": not problems, "policies": count, "problems": parsed}, ensure_ascii=False))
+        said = {"ok": not problems, "policies": count, "problems": parsed, "experiments": experiments}
+        click.echo(json.dumps(said, ensure_ascii=False))
     elif problems:
         _print(problems)
     else:
-        click.echo(f"ok: {count} {'policy' if count == 1 else 'policies'}")
+        click.echo("\n".join([f"ok: {count} {'policy' if count == 1 else 'policies'}", *map(line, experiments)]))
     sys.exit(2 if problems else 0)
 
 
-def _check(paths: tuple[Path, ...], config: Path | None) -> tuple[int, list[str]]:
-    """How many policies were read, and all problems. A config also says which bases and dimensions policies may name."""
+def _check(paths: tuple[Path, ...], config: Path | None) -> tuple[int, PolicySet | None, list[str]]:
+    """How many policies were read, what they say (None while one is wrong), and all problems.
+
+    A config also says which bases and dimensions policies may name.
+    """
     from visa_proxy.errors import ConfigError
     from visa_proxy.policy.config import missing_folders, parse_config, spaces_of
     from visa_proxy.policy.load import load_policies, policy_files
@@ -53,6 +65,7 @@ def _check(paths: tuple[Path, ...], config: Path | None) -> tuple[int, list[str]
     spaces: list[str] = []
     wrong: list[str] = []
     known = False
+    loaded: PolicySet | None = None
     for path in paths if config is None else (config, *paths):
         try:
             if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises OSError for a name that is too long
@@ -72,10 +85,10 @@ def _check(paths: tuple[Path, ...], config: Path | None) -> tuple[int, list[str]
     try:
         # While a space is wrong, nothing is said of the policies: what they may name is not known.
         if not wrong:
-            load_policies(dict.fromkeys(policies), bases=sorted(bases) if known else None, space=measured_space(spaces))
+            loaded = load_policies(dict.fromkeys(policies), bases=sorted(bases) if known else None, space=measured_space(spaces))
     except ConfigError as error:
         problems += error.problems
-    return len(set(policies)), list(dict.fromkeys(problems + wrong))
+    return len(set(policies)), loaded, list(dict.fromkeys(problems + wrong))
 
 
 def _is_config(path: Path) -> bool:

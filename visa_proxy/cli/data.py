@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from visa_proxy.cli.data_build import build
+from visa_proxy.cli.data_file import write_rows
+from visa_proxy.cli.data_mini import mini
 from visa_proxy.cli.train_instruments import BUNDLED, FOLDER, SEED, recipe_file
-from visa_proxy.errors import ConfigError
 from visa_proxy.yaml_problems import visible
 
 
@@ -28,33 +27,10 @@ def _command(name: str, about: str, rows: Any) -> click.Command:
     @click.option("--recipe", default=BUNDLED, show_default=True, help="The word bundled, or a YAML file.")
     @click.option("--seed", type=SEED, default=0, show_default=True)
     def command(source: Path, out: Path, recipe: str, seed: int) -> None:
-        count = _write(rows(source, recipe_file(name, recipe), seed), out)
+        count = write_rows(rows(source, recipe_file(name, recipe), seed), out)
         click.echo(f"wrote {visible(str(out))}: {count} rows")
 
     return command
-
-
-def _write(rows: Iterable[dict[str, Any]], out: Path) -> int:
-    """The number of rows; the file appears when it is whole, and where that fails nothing stays. Raises ConfigError."""
-    if os.path.exists(out) and not os.path.isfile(out):  # noqa: PTH110, PTH113 - Path's raise OSError for a name that is too long
-        raise ConfigError([f"--out: {out} is no regular file; allowed: a new file, or one to write anew"])
-    part = out.with_name(out.name + ".part")
-    count = 0
-    try:
-        file = part.open("w", encoding="utf-8")
-        try:
-            with file:
-                for row in rows:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    count += 1
-            part.replace(out)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        found = f"{error.filename or out}: {error.strerror or error}"
-        raise ConfigError([f"{found}; allowed: data that can be read, and an --out that can be written"]) from error
-    return count
 
 
 def _detector(source: Path, recipe: Path, seed: int) -> Iterator[dict[str, Any]]:
@@ -95,3 +71,4 @@ data.add_command(_command("detector", "Answers and the values they express.", _d
 data.add_command(_command("translator", "Instructions and the offsets they mean.", _translator))
 data.add_command(_command("facts", "Sentences and whether others cover them.", _facts))
 data.add_command(build)
+data.add_command(mini)

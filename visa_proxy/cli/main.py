@@ -21,6 +21,8 @@ COMMANDS: Final = {
     "translate": ("visa_proxy.cli.components:translate", "Turn an instruction into a value offset."),
     "rewrite": ("visa_proxy.cli.components:rewrite", "Rewrite a text towards values, verified."),
     "data": ("visa_proxy.cli.data:data", "Write the training sets of the components."),
+    "eval": ("visa_proxy.cli.eval:evaluate", "Compare rewriters on frozen cases."),
+    "experiment": ("visa_proxy.cli.experiment:experiment", "What A/B tests of profiles have shown so far."),
     "train": ("visa_proxy.cli.train:train", "Train the bundled weights again, or your own."),
 }
 

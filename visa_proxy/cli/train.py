@@ -6,6 +6,7 @@ import click
 
 from visa_proxy.cli.train_instruments import detector, facts, space, translator
 from visa_proxy.cli.train_rewriter import rewriter
+from visa_proxy.cli.train_tuning import HELP, command
 
 
 @click.group()
@@ -13,5 +14,5 @@ def train() -> None:
     """Train detector, translator, a value space, facts or rewriter; each command writes weights and their MODEL_CARD.md."""
 
 
-for command in (detector, translator, space, facts, rewriter):
-    train.add_command(command)
+for each in (detector, translator, space, facts, rewriter, *map(command, HELP)):
+    train.add_command(each)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,10 @@ async def run(
         base = Endpoint(f"http://127.0.0.1:{base_port}/v1", model=MODEL)
     else:
         base = Endpoint(base_url.rstrip("/"), model=base_model, api_key=os.environ.get(base_key_env))
-    config = ServerConfig(bases={"default": base}, policies=policies or example_policies(), host=host, port=port)
+    # A demo leaves nothing behind: what it keeps goes with it.
+    folder = tempfile.TemporaryDirectory(prefix="visa-demo-")
+    store = f"sqlite:///{folder.name}/visa.db"
+    config = ServerConfig(bases={"default": base}, policies=policies or example_policies(), host=host, port=port, store=store)
     proxy = create_app(config)
     server = make_server(proxy, host=host, port=port)
     sample = make_server(create_base_app(SampleBase(encoder)), host="127.0.0.1", port=base_port, guest=True)
@@ -58,6 +62,7 @@ async def run(
     finally:
         server.should_exit = sample.should_exit = True
         await asyncio.gather(*tasks, return_exceptions=True)
+        folder.cleanup()
 
 
 async def _ready(proxy: Proxy, serving: asyncio.Task[Any]) -> None:
@@ -85,10 +90,13 @@ def banner(host: str, port: int, config: ServerConfig, proxy: Proxy) -> str:
     listed = "\n".join(f"  {name}  (key {keys[name]}, profiles {', '.join(t.profiles)})" for name, t in policies.tenants.items())
     first = next(iter(keys.values()), "YOUR_KEY")
     model = config.bases["default"].model or "your-model"
+    # The page is for this machine, by these names.
+    local = {"0.0.0.0": "127.0.0.1", "::": "localhost", "::1": "localhost"}.get(host, host)  # noqa: S104
+    page = f"\nLook at it, and try voices out: http://{local}:{port}/ui\n" if local in LOOPBACK else ""
     return f"""
 visa-proxy is answering on http://{host}:{port}/v1
 {listed}
-
+{page}
 Paste this into another terminal:
 
   curl -s http://{host}:{port}/v1/chat/completions \\

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from visa_proxy.policy.document import Document, KeyPath
+from visa_proxy.policy.layers import unshareable
 from visa_proxy.policy.schema import PolicyFile
 
 
 def contradictions(document: Document, file: PolicyFile) -> list[str]:
     """Problem lines of a file that is valid key by key. Only what the file says is held against it, never a default."""
-    found = [*_late_errors(file), *_long_waits(file), *_experiments_without_units(file)]
+    found = [*_late_errors(file), *_long_waits(file), *unshareable(file)]
     return [document.problem(key, message) for key, message in found]
 
 
@@ -33,17 +34,3 @@ def _long_waits(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
     for key, seconds, said in waits:
         if said and seconds > total:
             yield key, f"found {seconds:g}, but limits.total_s ends the whole request after {total:g} s; allowed: at most that"
-
-
-def _experiments_without_units(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
-    """A request takes part in the first experiment whose unit it carries, so a second one over the same unit gets none."""
-    owners: dict[str, str] = {}
-    for i, experiment in enumerate(file.experiments):
-        unit = "header:x-visa-unit" if experiment.unit == "session" else experiment.unit.lower()
-        owner = owners.setdefault(unit, experiment.name)
-        if owner != experiment.name:
-            yield (
-                ("experiments", i, "unit"),
-                f"the experiment {owner!r} already takes every request with this unit: {experiment.name!r} would never get one; "
-                "allowed: one experiment per unit",
-            )

@@ -138,7 +138,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     admin_key: str | None = field(default=None, repr=False)
-    """Shows the problems of policies in /readyz to whoever presents it; None: to loopback only."""
+    """Opens /ui, and the problems of policies in /readyz, to whoever presents it; None: they are for loopback only."""
     body_mb: float = 4.0
     """Largest request body in MiB, whatever a tenant's limit says."""
     drain_s: float = 30.0
@@ -149,6 +149,8 @@ class ServerConfig:
     detector: ComponentConfig = field(default_factory=lambda: ComponentConfig("encoder"))
     translator: ComponentConfig = field(default_factory=lambda: ComponentConfig("encoder"))
     facts: ComponentConfig = field(default_factory=lambda: ComponentConfig("nli"))
+    store: str | None = field(default=None, repr=False)
+    """sqlite:///absolute/path or a Postgres URL, which may hold a password; None: nothing is stored."""
 
 
 def read_config(path: Path) -> ConfigFile:
@@ -236,6 +238,7 @@ class _Builder:
             detector=self._component("detector", file.detector, self._spaces()),
             translator=self._component("translator", file.translator),
             facts=self._component("facts", file.facts),
+            store=self._store(file.store),
         )
         if self.problems:
             raise ConfigError(self.problems)
@@ -319,6 +322,12 @@ class _Builder:
         names, problems = spaces_of(self.document, self.file)
         self.problems += problems
         return names
+
+    def _store(self, url: str | None) -> str | None:
+        """Relative files start at the config file's folder."""
+        if url is None or not url.startswith("sqlite:///"):
+            return url
+        return f"sqlite:///{_absolute(self.document, url.removeprefix('sqlite:///'))}"
 
     def _path(self, path: str) -> str:
         return path if path == BUNDLED else _absolute(self.document, path)

@@ -33,7 +33,23 @@ def _http_url(value: str) -> str:
 
 
 def _store_url(value: str) -> str:
-    raise refusal(f"store {value.partition(':')[0]!r} is not available in this version: nothing is stored; leave the key out")
+    scheme, found, rest = value.partition("://")
+    allowed = "allowed: sqlite:///visa.db (a file) or postgresql://user@host/database"
+    if not found or not re.fullmatch(r"[A-Za-z0-9+]{1,30}", scheme):
+        raise refusal(f"this is no URL; {allowed}")  # not repeated: it may hold a password
+    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/ ") and ":memory:" not in rest:
+        return value
+    if scheme == "sqlite":
+        raise refusal("a store in SQLite is a file: sqlite:///visa.db beside this one, or sqlite:////var/lib/visa/visa.db")
+    if scheme not in ("postgresql", "postgres"):
+        raise refusal(f"store {scheme!r} is not available in this version; {allowed}")
+    try:
+        good = bool(rest.strip("/ ")) and (urlsplit(value).port or 1) > 0
+    except ValueError:  # several hosts, which libpq tries in turn, have no one port
+        good = "," in rest
+    if not good:
+        raise refusal(f"this is no address of a Postgres server; {allowed}")
+    return value
 
 
 def _encoder_by_default(section: Any) -> Any:
@@ -62,7 +78,7 @@ class ServerFile(Strict):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """TCP port; 0: a free one."""
     admin_key_env: EnvName | None = None
-    """Variable with the key that shows the problems of policies in /readyz to others than loopback."""
+    """Variable with the key to /ui, and to the problems of policies in /readyz; without one both are for loopback only."""
     body_mb: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 4.0
     """Largest request body in MiB."""
     drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
@@ -291,7 +307,7 @@ class ConfigFile(Strict):
     facts: FactsFile = FactsFile()
     """Checks that meaning stays."""
     store: Annotated[str, AfterValidator(_store_url)] | None = None
-    """Not in this version: nothing is stored."""
+    """Keeps exposures and feedback: sqlite:///visa.db or postgresql://…; a password rather comes from PGPASSWORD or a pgpass file."""
 
     @model_validator(mode="after")
     def _two_ports(self) -> ConfigFile:

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.policy.assign import Experiment
 from visa_proxy.policy.combinations import contradictions
 from visa_proxy.policy.document import Document, by_place, read_document
+from visa_proxy.policy.layers import experiments_of
 from visa_proxy.policy.problems import validate
 from visa_proxy.policy.references import broken_references
 from visa_proxy.policy.resolve import PolicySet, Profile, Tenant
@@ -73,12 +73,13 @@ def build_tenant(document: Document, *, bases: Collection[str] | None = None, sp
         failover=file.failover,
         profiles=MappingProxyType(profiles),
         default_profile=profiles[file.default_profile],
-        experiments=tuple(Experiment.of(spec.name, spec.unit, spec.arms) for spec in file.experiments),
+        experiments=experiments_of(file),
         request_profiles=frozenset(file.request.profiles),
         request_instruction=file.request.instruction,
         bounds=MappingProxyType(file.bounds),
         shield=file.shield,
         limits=file.limits,
+        store=file.store,
         rewriter_model=file.rewriter.model,
         source=str(document.path),
         places={"tenant": document.where(("tenant",)), **key_places},

@@ -93,6 +93,10 @@ def _range(schema: dict[str, Any]) -> str:
     return " ".join([kind, " and ".join(limits)]).strip()
 
 
+_SHAPES: Final = {bool: ("boolean",), int: ("integer", "number"), float: ("number",), str: ("string",), list: ("array",)}
+"""What JSON schema calls the types that a file's values have."""
+
+
 def _in_document(document: Document, loc: tuple[int | str, ...]) -> KeyPath:
     """`loc` without what pydantic adds for unions and dict keys."""
     path: KeyPath = ()
@@ -150,7 +154,7 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _object(root: dict[str, Any], node: dict[str, Any], data: Any = None) -> dict[str, Any]:
-    """Follow references; of alternatives the one that `data` names, else that with keys or items, else the first."""
+    """Follow references; of alternatives the one that `data` names or looks like, else that with keys or items, else the first."""
     while "$ref" in node:
         node = root["$defs"][node["$ref"].rsplit("/", 1)[-1]]
     options = node.get("anyOf") or node.get("oneOf")
@@ -161,4 +165,6 @@ def _object(root: dict[str, Any], node: dict[str, Any], data: Any = None) -> dic
     if named is not None:
         return _object(root, {"$ref": named})
     resolved = [_object(root, option) for option in options]
-    return next((option for option in resolved if "properties" in option or "items" in option), resolved[0])
+    alike = (option for option in resolved if option.get("type") in _SHAPES.get(type(data), ()))
+    fuller = (option for option in resolved if "properties" in option or "items" in option)
+    return next(alike, next(fuller, resolved[0]))

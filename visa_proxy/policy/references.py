@@ -48,8 +48,11 @@ def _profile_names(data: dict[str, Any], profiles: dict[str, Any]) -> Iterator[t
     for i, name in enumerate(_list(_mapping(data.get("request")).get("profiles"))):
         yield ("request", "profiles", i), name, False
     for i, experiment in enumerate(_list(data.get("experiments"))):
-        for name in _mapping(_mapping(experiment).get("arms")):
-            yield ("experiments", i, "arms", name), name, True
+        for name, arm in _mapping(_mapping(experiment).get("arms")).items():
+            if isinstance(arm, dict):
+                yield ("experiments", i, "arms", name, "profile"), arm.get("profile"), False
+            else:
+                yield ("experiments", i, "arms", name), name, True
     for profile, spec in profiles.items():
         yield ("profiles", profile, "extends"), _mapping(spec).get("extends"), False
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from visa_proxy.errors import ConfigError, NotFound, PermissionDenied
-from visa_proxy.policy.assign import Assignment, Experiment
-from visa_proxy.policy.schema import Limits, Shield
+from visa_proxy.policy.assign import NOBODY, Assignment, Experiment, Units
+from visa_proxy.policy.schema import Limits, Shield, StoreSettings
 from visa_proxy.values import Target
 
 
@@ -49,6 +50,7 @@ class Tenant:
     """Dimension to the least and the greatest offset that one instruction may ask for, -1 … 0 and 0 … 1; those not named: no bound."""
     shield: Shield = field(default_factory=Shield)
     limits: Limits = field(default_factory=Limits)
+    store: StoreSettings = field(default_factory=StoreSettings)
     rewriter_model: str | None = None
     """Model or LoRA adapter name on the rewriter endpoint; None: the server's own."""
     source: str = "<memory>"
@@ -104,22 +106,24 @@ def choose_profile(
     header: str | None = None,
     model_suffix: str | None = None,
     *,
-    user: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    units: Units = NOBODY,
+    now: float | None = None,
 ) -> tuple[Profile, Assignment | None]:
     """The profile of one request, and the experiment arm where one decided.
 
     Header before model suffix before experiment before default. `header` is X-Visa-Profile, `model_suffix` what follows
-    "@" in the model name, `user` the body's `user`; `headers` is looked up with lower-case names.
+    "@" in the model name; `now`: seconds since 1970, default the clock's.
     Raises NotFound (profile_not_found) or PermissionDenied (profile_not_allowed).
     """
     for name, param in ((header, "X-Visa-Profile"), (model_suffix, "model")):
         if name:
             return _requested(tenant, name, param), None
+    now = time.time() if now is None else now
     for experiment in tenant.experiments:
-        assignment = experiment.assign(user=user, headers=headers or {})
+        assignment = experiment.assign(units, now)
         if assignment is not None:
-            return tenant.profiles[assignment.arm], assignment
+            profile = tenant.default_profile if assignment.profile is None else tenant.profiles[assignment.profile]
+            return profile, assignment
     return tenant.default_profile, None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from visa_proxy.policy.assign import HOLDOUT
 from visa_proxy.policy.document import did_you_mean
 from visa_proxy.policy.problems import NOT_BLANK, refusal, shown
 from visa_proxy.values import load_space
@@ -48,14 +51,20 @@ def _known_dimension(name: str, info: ValidationInfo) -> str:
     return name
 
 
-def _pair(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+def _pair(allowed: str, *, rising: bool = False) -> WrapValidator:
     """One problem for a pair, whatever is wrong in it: its numbers mean something together only."""
-    try:
-        return handler(value)
-    except ValidationError:
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            pair = handler(value)
+        except ValidationError:
+            pair = None
+        if pair is not None and (not rising or pair[0] < pair[1]):
+            return pair
         found = f"[{', '.join(map(shown, value))}]" if isinstance(value, list) and len(value) <= 4 else shown(value)
-        message = "two numbers, [least, greatest]: the least -1 … 0, the greatest 0 … 1 (no shift at all must stay possible)"
-        raise refusal(f"found {found}, allowed: {message}") from None
+        raise refusal(f"found {found}, allowed: two numbers, {allowed}")
+
+    return WrapValidator(check)
 
 
 def _key_hash(value: Any) -> str:
@@ -65,6 +74,23 @@ def _key_hash(value: Any) -> str:
     if digest == text or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise refusal("this is no key hash; allowed: sha256: and 64 lower-case hex digits (`visa-proxy keys create`)")
     return text
+
+
+def _moment(value: Any) -> datetime:
+    """Within the years that all clocks and formats have."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.utcoffset() is None or not 1970 < moment.year < 9999:
+        raise refusal(f"found {shown(value)}, allowed: a time with its offset from UTC, such as 2026-01-31T09:00:00Z")
+    return moment
+
+
+def _arm_name(name: str) -> str:
+    if name == HOLDOUT:
+        raise refusal(f"{HOLDOUT!r} is the arm of units held back; allowed: any other name (`name: {{profile: {HOLDOUT}, …}}`)")
+    return name
 
 
 def _json_pointer(value: str) -> str:
@@ -80,10 +106,11 @@ DimensionName = Annotated[str, AfterValidator(_known_dimension)]
 Bounds = Annotated[
     tuple[Annotated[float, Field(ge=-1, le=0, allow_inf_nan=False)], Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]],
     Field(strict=False),
-    WrapValidator(_pair),
+    _pair("[least, greatest]: the least -1 … 0, the greatest 0 … 1 (no shift at all must stay possible)"),
 ]
 """The least and the greatest offset; 0 is among them."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Part = Annotated[tuple[Share, Share], Field(strict=False), _pair("[from, to], of 0 … 1, from less than to", rising=True)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=NOT_BLANK)]
 KeyHash = Annotated[str, BeforeValidator(_key_hash)]
 JsonPointer = Annotated[str, StringConstraints(max_length=500), AfterValidator(_json_pointer)]
@@ -103,13 +130,40 @@ class ProfileSpec(Strict):
     """Another profile of this file to start from; what is said here wins."""
 
 
-def _profile_tag(value: Any) -> str:
-    return "<word>" if isinstance(value, str) else "<profile>"
+def _kind_tag(*kinds: tuple[type, str], otherwise: str) -> Discriminator:
+    """By what a value looks like, so that a problem is told of the one kind that was meant."""
+
+    def tag(value: Any) -> str:
+        return next((name for kind, name in kinds if isinstance(value, kind)), otherwise)
+
+    return Discriminator(tag)
 
 
 ProfileEntry = Annotated[
     Annotated[ProfileSpec, Tag("<profile>")] | Annotated[Literal["passthrough"], Tag("<word>")],
-    Discriminator(_profile_tag),
+    _kind_tag((str, "<word>"), otherwise="<profile>"),
+]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ArmName = Annotated[Name, AfterValidator(_arm_name)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+
+
+class ArmSpec(Strict):
+    """An arm with a name of its own, so that two arms may have one profile (an A/A test)."""
+
+    profile: str
+    """A profile of this file."""
+    weight: Weight
+    """Relative to the sum of the weights."""
+
+
+ArmEntry = Annotated[
+    Annotated[ArmSpec, Tag("<arm>")] | Annotated[Weight, Tag("<weight>")],
+    _kind_tag((dict, "<arm>"), (ArmSpec, "<arm>"), otherwise="<weight>"),
+]
+Traffic = Annotated[
+    Annotated[Part, Tag("<part>")] | Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), Tag("<share>")],
+    _kind_tag((list, "<part>"), (tuple, "<part>"), otherwise="<share>"),
 ]
 
 
@@ -118,10 +172,20 @@ class ExperimentSpec(Strict):
 
     name: Name
     """Part of the hash that assigns: renaming an experiment shuffles its units."""
-    unit: Annotated[str, StringConstraints(pattern=r"^(user|session|header:[A-Za-z0-9-]+)$")]
-    """What sticks to an arm: user (the request's `user`), session (header X-Visa-Unit) or header:<name>."""
-    arms: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=2)
-    """Profile to weight; weights are relative to their sum."""
+    unit: Annotated[str, StringConstraints(pattern=r"^(user|session|conversation|header:[A-Za-z0-9-]+)$")]
+    """What sticks to an arm: user, session (header X-Visa-Unit), conversation, or header:<name>."""
+    arms: dict[ArmName, ArmEntry] = Field(min_length=2, max_length=50)
+    """Profile to weight, or a name of its own to profile and weight; weights are relative to their sum."""
+    holdout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    """Share of the units that are in no arm, 0 … 1: they get the default profile, and are counted as the arm "holdout"."""
+    layer: Name | None = None
+    """Experiments of one layer never take the same unit. Default: a layer of its own, independent of all others."""
+    traffic: Traffic = 1.0
+    """The share of the layer's units that take part, behind that of the experiment before it there; or the part itself, [from, to]."""
+    start: Moment | None = None
+    """When it begins: a time with its offset from UTC. Default: at once."""
+    stop: Moment | None = None
+    """When it is over. Default: never."""
 
 
 class RequestPermissions(Strict):
@@ -194,6 +258,15 @@ class Limits(Strict):
     """Seconds for the whole request, from its headers to the last byte of the answer."""
 
 
+class StoreSettings(Strict):
+    """What is kept of this tenant's answers, where the server has a store. Numbers always are."""
+
+    text: bool = False
+    """Whether questions, answers and comments are kept, too."""
+    retention_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
+    """Days until those texts are deleted; numbers stay."""
+
+
 class PolicyFile(Strict):
     """A visa-proxy tenant policy."""
 
@@ -209,8 +282,8 @@ class PolicyFile(Strict):
     """The profile of requests that name none."""
     profiles: dict[Name, ProfileEntry] = Field(min_length=1, max_length=MAX_PROFILES)
     """Profile by name; the word passthrough means the base model's own answer, byte for byte."""
-    experiments: Annotated[tuple[ExperimentSpec, ...], Field(strict=False)] = ()
-    """A request takes part in the first experiment whose unit it carries."""
+    experiments: Annotated[tuple[ExperimentSpec, ...], Field(strict=False, max_length=100)] = ()
+    """A request takes part in the first running experiment whose unit it carries, and whose part of its layer has the unit."""
     request: RequestPermissions = RequestPermissions()
     """What a caller may choose per request."""
     bounds: dict[DimensionName, Bounds] = Field(default_factory=dict)
@@ -224,6 +297,8 @@ class PolicyFile(Strict):
     """Which rewriter speaks for this tenant."""
     limits: Limits = Limits()
     """What this tenant may use."""
+    store: StoreSettings = StoreSettings()
+    """What is kept of its answers."""
 
     @field_validator("api_keys")
     @classmethod

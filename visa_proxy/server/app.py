@@ -24,6 +24,7 @@ from visa_proxy.server.components import Components, Instruments, check_installe
 from visa_proxy.server.deadlines import Deadlines
 from visa_proxy.server.endpoints import check_addresses, open_bases
 from visa_proxy.server.engine import named
+from visa_proxy.server.exposures import kept_seconds
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.guardrail import PATH as GUARDRAIL
 from visa_proxy.server.health import health_routes
@@ -31,7 +32,9 @@ from visa_proxy.server.state import State, of_this_process
 from visa_proxy.server.tracing.settings import wanted
 from visa_proxy.server.tracing.spans import Tracing
 from visa_proxy.server.types import App, Message, Receive, Scope, Send
+from visa_proxy.server.ui.routes import ui_routes
 from visa_proxy.server.v1 import V1
+from visa_proxy.store.load import check_store, load_store
 
 
 class Proxy:
@@ -60,6 +63,8 @@ class Proxy:
         self._watcher = PolicyWatcher(config.policies, bases=config.bases, space=space, on_change=self._changed)
         if needs_shield(self._watcher.current):
             check_installed(config)
+        if config.store is not None:
+            check_store(config.store)
         self.gateway: Gateway | None = None
         self.failure: VisaError | None = None
         """Why it could not start."""
@@ -126,8 +131,14 @@ class Proxy:
             tracing = Tracing(self._config.bases, os.environ) if self._traced else None
             if tracing is not None:
                 stack.push_async_callback(tracing.close)
-            self.gateway = gateway = Gateway(self._config, watcher, bases, components, self._state, Deadlines(), tracing)
-            app.router.routes.extend(health_routes(gateway))
+            store = None
+            if self._config.store is not None:
+                retention = functools.partial(_kept, watcher)
+                store = load_store(self._config.store, retention, self._state.metrics.watch_store())
+                stack.push_async_callback(store.close)
+                await store.open()
+            self.gateway = gateway = Gateway(self._config, watcher, bases, components, self._state, Deadlines(), tracing, store)
+            app.router.routes.extend([*health_routes(gateway), *ui_routes(gateway)])
             self._v1 = V1(gateway)
             self._changed(watcher.current)  # what changed while the models were loaded
             yield
@@ -138,6 +149,10 @@ def create_app(
 ) -> Proxy:
     """The proxy as an ASGI app; see `Proxy`. Raises ConfigError when the policies cannot be loaded."""
     return Proxy(config, instruments=instruments, state=state, inner=inner)
+
+
+def _kept(watcher: PolicyWatcher) -> dict[str, float]:
+    return kept_seconds(watcher.current)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

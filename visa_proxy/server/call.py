@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import orjson
@@ -14,6 +14,9 @@ from visa_proxy.errors import PayloadTooLarge, RequestError, VisaError, error_bo
 from visa_proxy.llm import sse
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.types import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from visa_proxy.server.exposures import Exposed
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -36,6 +39,7 @@ class Call:
         "_scope",
         "_send",
         "error_frame",
+        "exposed",
         "headers",
         "method",
         "path",
@@ -66,6 +70,8 @@ class Call:
         """X-Visa-* response headers, by lower-case name."""
         self.status: int | None = None
         """Of the answer, once it has begun."""
+        self.exposed: Exposed | None = None
+        """What is to be kept of it; None: nothing, or nothing yet."""
         self.error_frame: Callable[[VisaError], bytes] = _error_frame
         """How an event stream says that it failed."""
         self._scope = scope

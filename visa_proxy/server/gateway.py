@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from visa_proxy.llm.base import Endpoint, Exchange
 from visa_proxy.policy.config import ServerConfig
@@ -16,6 +17,7 @@ from visa_proxy.server.components import Components
 from visa_proxy.server.deadlines import Deadlines
 from visa_proxy.server.drafts import Drafts
 from visa_proxy.server.engine import EngineState
+from visa_proxy.server.exposures import CUT, Exposed, Texts
 from visa_proxy.server.history import Turns
 from visa_proxy.server.limits import Limits
 from visa_proxy.server.metrics import Metrics
@@ -25,9 +27,13 @@ from visa_proxy.server.reserved import Reserved
 from visa_proxy.server.state import State
 from visa_proxy.server.surfaces.base import Key
 from visa_proxy.server.tracing.spans import Tracing
+from visa_proxy.server.ui.feed import Feed, Shown
 from visa_proxy.shield.trace import Trace, usage
+from visa_proxy.store.base import Store
 
 logger = logging.getLogger("visa_proxy.requests")
+
+_NO_TEXTS: Final[Texts] = MappingProxyType({})
 
 
 @dataclass
@@ -42,6 +48,8 @@ class Gateway:
     deadlines: Deadlines
     tracing: Tracing | None = None
     """None: nothing is traced."""
+    store: Store | None = None
+    """None: nothing is kept."""
 
     def __post_init__(self) -> None:
         # At hand, because every request needs them.
@@ -49,6 +57,7 @@ class Gateway:
         self.limiter: Limits = self.state.limiter
         self.history: Turns = self.state.history
         self.reserved = Reserved(self.config, self.watcher)
+        self.feed = Feed()
         self.drafts = Drafts(lambda plan, trace: self.metrics.answer(plan.tenant.name, plan.profile.name, trace))
 
     @property
@@ -94,10 +103,18 @@ class Gateway:
         if plan.request.stream:
             call.visa[b"x-visa-stream-mode"] = "passthrough"
         self._note(call, plan, why)
+        self.begun(call, plan, why)
         self.metrics.untouched(plan.tenant.name, plan.profile.name, why)
+        if self.feed.watched:
+            self.feed.tell(_shown(call, plan), [Trace(status=why)])
 
-    def report(self, call: Call, plan: Plan, traces: dict[Key, Trace]) -> dict[str, Any]:
-        """The `visa` object of an answer; counts its texts, and logs those that fell back.
+    def begun(self, call: Call, plan: Plan, status: str = CUT) -> None:
+        """From now on this request is one to keep. `status`: of an answer of which there will be no report."""
+        if self.store is not None:
+            call.exposed = Exposed(plan, status)
+
+    def report(self, call: Call, plan: Plan, traces: dict[Key, Trace], texts: Texts = _NO_TEXTS) -> dict[str, Any]:
+        """The `visa` object of an answer; counts its texts, and logs those that fell back. `texts`: to keep, where the policy says so.
 
         The status is that of the only text; of several, "adapted" when all were, else the first that was not. Several texts are
         listed with what each is called.
@@ -106,9 +123,15 @@ class Gateway:
         for trace in traces.values():
             self.metrics.answer(tenant.name, profile.name, trace)
             self._note(call, plan, trace.status)
+        if self.feed.watched:
+            self.feed.tell(_shown(call, plan), traces.values())
         statuses = [trace.status for trace in traces.values()] or ["skipped:empty"]
         visa: dict[str, Any] = {"status": next((status for status in statuses if status != "adapted"), "adapted")}
+        if call.exposed is not None:
+            call.exposed.report(visa["status"], list(traces.values()), texts if tenant.store.text else _NO_TEXTS)
         visa |= {"tenant": tenant.name, "profile": profile.name}
+        if plan.assignment is not None:
+            visa["experiment"] = {"name": plan.assignment.experiment, "arm": plan.assignment.arm}
         if self.tracing is not None:
             self.tracing.report(visa, traces)
         if len(traces) == 1:
@@ -117,7 +140,18 @@ class Gateway:
             visa["usage"] = usage(traces.values())
         return visa | {surface.listed: [{**surface.label(key), **trace.to_dict()} for key, trace in sorted(traces.items())]}
 
+    def keep(self, call: Call, latency_s: float) -> None:
+        """The request is over: what is to be kept of it goes to the store."""
+        exposed = call.exposed
+        if exposed is not None and self.store is not None and exposed.end(call.request_id, call.status, latency_s):
+            self.store.record(exposed.row, size=exposed.size)
+
     def _note(self, call: Call, plan: Plan, status: str) -> None:
         if status.startswith("fallback:"):
             request, tenant, profile = call.request_id.decode(), plan.tenant.name, plan.profile.name
             logger.warning("%s tenant=%s profile=%s %s", request, tenant, profile, status)
+
+
+def _shown(call: Call, plan: Plan) -> Shown:
+    experiment = "" if plan.assignment is None else str(plan.assignment)
+    return Shown(call.request_id.decode(), plan.tenant.name, plan.profile.name, experiment, plan.request.stream)

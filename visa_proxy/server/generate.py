@@ -17,6 +17,7 @@ from visa_proxy.server.streaming import stream
 from visa_proxy.server.surfaces.base import Request, Slot, Surface, garbled
 from visa_proxy.server.surfaces.chat import ChatSurface
 from visa_proxy.server.surfaces.completions import CompletionsSurface
+from visa_proxy.server.units import units_of
 from visa_proxy.server.upstream import ask
 from visa_proxy.shield.answer import complete, gathered
 from visa_proxy.shield.pipeline import Adaptation, Shield
@@ -47,13 +48,12 @@ def plan_for(call: Call, tenant: Tenant, request: Request) -> Plan:
         tenant,
         call.header(b"x-visa-profile"),
         request.suffix,
-        user=request.user,
-        headers=_texts(call) if tenant.experiments else None,
+        units=units_of(call, request, tenant.experiments),
     )
     call.visa[b"x-visa-profile"] = profile.name
     if assignment is not None:
         call.visa[b"x-visa-experiment"] = str(assignment)
-    return Plan(tenant, profile, _instructions(call, tenant, profile), request)
+    return Plan(tenant, profile, _instructions(call, tenant, profile), request, assignment)
 
 
 def untouched(plan: Plan) -> str | None:
@@ -69,6 +69,8 @@ async def generate(call: Call, gateway: Gateway, plan: Plan) -> None:
     """Forward, adapt, answer. Raises VisaError; the caller renders it."""
     gateway.reserved.check(plan.tenant, plan.request.model)
     body = plan.request.forward(model=gateway.default_model(plan.tenant))
+    if plan.assignment is not None:
+        gateway.metrics.exposure(plan.tenant.name, plan.assignment)
     await forward(call, gateway, plan, "POST", plan.request.surface.path + call.target_query, body)
 
 
@@ -80,6 +82,7 @@ async def forward(call: Call, gateway: Gateway, plan: Plan, method: str, path: s
         asking = ask(call, gateway, plan, method, path, body, plain=plan.relayed is not None)
         await relay(call, asking, idle_s=plan.tenant.limits.idle_s, head=plan.relayed, tidy=True)
         return
+    gateway.begun(call, plan)
     async with ask(call, gateway, plan, method, path, body, plain=True) as answer:
         await _adapt(call, gateway, shield_or_why, plan, answer)
 
@@ -119,7 +122,9 @@ async def _whole(call: Call, gateway: Gateway, shield: Shield, plan: Plan, answe
     for slot, result in zip(slots, results, strict=True):
         if result.trace.status == "adapted":
             slot.replace(result.text)
-    visa = gateway.report(call, plan, {slot.key: result.trace for slot, result in zip(slots, results, strict=True)})
+    said = list(zip(slots, results, strict=True))
+    texts = {slot.key: (slot.text, result.text) for slot, result in said}
+    visa = gateway.report(call, plan, {slot.key: result.trace for slot, result in said}, texts)
     call.visa[b"x-visa-status"] = visa["status"]
     body["visa"] = visa
     try:
@@ -160,7 +165,3 @@ def _instructions(call: Call, tenant: Tenant, profile: Profile) -> tuple[str, ..
             code="instruction_not_applicable",
         )
     return (given,) if profile.instruction is None else (profile.instruction, given)
-
-
-def _texts(call: Call) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("utf-8", "replace") for name, value in call.headers.items()}

@@ -13,6 +13,7 @@ from visa_proxy.errors import NotReady, RequestError, RewriteRefused
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.call import Call, new_request_id
 from visa_proxy.server.draft import Said
+from visa_proxy.server.exposures import Exposed, Texts
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import shield_for
 from visa_proxy.server.hosted import hosted_plan
@@ -97,6 +98,12 @@ async def _reply(call: Call, gateway: Gateway, tenant: Tenant, asked: Asked) -> 
         call.visa[b"x-visa-status"] = shield if isinstance(shield, str) else "skipped:empty"
         return _NONE
     said = await gateway.drafts.say(plan, shield, asked.call or new_request_id(), asked.texts)
+    if gateway.store is not None and asked.call is not None:
+        # Told again and again while the answer grows: the last row of the call replaces those before it.
+        call.exposed = Exposed(plan, request_id=asked.call, surface="guardrail")
+        texts: Texts = {(i,): (text, each.text) for i, (text, each) in enumerate(zip(asked.texts, said, strict=True))}
+        status = next((each.trace.status for each in said if each.trace.status != "adapted"), "adapted")
+        call.exposed.report(status, [each.trace for each in said], texts if tenant.store.text else {})
     return _said(call, asked, said)
 
 

@@ -29,13 +29,18 @@ def health_routes(gateway: Gateway) -> list[Route]:
         ready = checks["components"]["status"] in ("ready", "not needed")
         rewriter = checks["rewriter"]
         voices = all(state == READY for state in rewriter.get("adapters", {}).values())
-        good = ready and checks["policies"]["status"] == "ok" and rewriter["status"] != "unavailable" and voices
+        stored = checks.get("store", {}).get("status") != "unavailable"
+        good = ready and checks["policies"]["status"] == "ok" and rewriter["status"] != "unavailable" and voices and stored
         status = ("ok" if good else "degraded") if ready else "not ready"
         return JSONResponse({"status": status, "checks": checks}, status_code=200 if ready else 503)
 
     async def metrics(request: Request) -> Response:
         engine = gateway.engine
         gateway.metrics.policy_problems.set(len(gateway.watcher.problems))
+        if gateway.store is not None and gateway.metrics.store is not None:
+            health = gateway.store.health
+            gateway.metrics.store.queue.set(health.queued)
+            gateway.metrics.store.up(health.up)  # one that hangs tells of nothing
         gateway.metrics.rewriter(engine or EngineState(launched=False, ready=False))
         return Response(gateway.metrics.render(), headers={"content-type": CONTENT_TYPE.decode()})
 
@@ -56,7 +61,13 @@ def _checks(gateway: Gateway, *, detailed: bool) -> dict[str, dict[str, Any]]:
     if engine is not None and engine.adapters:
         # What a server says of an adapter may name paths.
         rewriter["adapters"] = {name: _brief(state, detailed=detailed) for name, state in engine.adapters.items()}
-    return {"policies": policies, "components": {"status": gateway.components.state}, "rewriter": rewriter}
+    checks = {"policies": policies, "components": {"status": gateway.components.state}, "rewriter": rewriter}
+    if gateway.store is not None:
+        health = gateway.store.health
+        checks["store"] = {"status": "ready" if health.up else "unavailable", "queued": health.queued, "dropped": health.dropped}
+        if detailed and health.problem:
+            checks["store"]["problem"] = health.problem
+    return checks
 
 
 def _brief(state: str, *, detailed: bool) -> str:

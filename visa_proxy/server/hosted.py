@@ -26,7 +26,9 @@ def hosted_plan(tenant: Tenant, data: Json, headers: Mapping[str, str]) -> tuple
     naming the header.
     """
     known = [(name.lower(), value) for name, value in headers.items()]
-    hidden = sorted(name for name, value in known if value == _HIDDEN and name.startswith("x-visa-"))
+    # A header that all requests share the stand-in of would put all of them into one arm.
+    ours = {experiment.header for experiment in tenant.experiments}
+    hidden = sorted(name for name, value in known if value == _HIDDEN and (name.startswith("x-visa-") or name in ours))
     if hidden:
         logger.warning("LiteLLM hides %s: list it under extra_headers of the guardrail's litellm_params", ", ".join(hidden))
     told = [(name.encode("latin-1", "replace"), value.encode()) for name, value in known if name not in hidden]

@@ -10,8 +10,10 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from visa_proxy.engines.voices import READY, WAITING
+from visa_proxy.policy.assign import Assignment
 from visa_proxy.server.engine import EngineState
 from visa_proxy.shield.trace import Trace
+from visa_proxy.store.base import Result
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
@@ -26,6 +28,8 @@ class Metrics:
         registry = CollectorRegistry()
         self._collected = collected
         self._registry = registry
+        self.store: StoreMetrics | None = None
+        """None where nothing is stored."""
         self._restarts = _Restarts()
         self._requests = Counter("visa_requests", "Requests answered.", ("tenant", "endpoint", "code"), registry=registry)
         self._seconds = Histogram(
@@ -59,6 +63,9 @@ class Metrics:
         self._tokens = Counter(
             "visa_rewriter_tokens", "Tokens the rewriter read and wrote.", ("tenant", "kind"), registry=registry
         )
+        self._exposures = Counter(
+            "visa_experiment_exposures", "Requests by experiment and arm.", ("tenant", "experiment", "arm"), registry=registry
+        )
         # Set when they are read, by the worker that is asked: what it says is the state of all.
         self.policy_problems = Gauge(
             "visa_policy_problems",
@@ -76,6 +83,12 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
+
+    def watch_store(self) -> StoreMetrics:
+        """What the store tells of itself is shown from now on."""
+        if self.store is None:
+            self.store = StoreMetrics(self._registry)
+        return self.store
 
     def rewriter(self, engine: EngineState) -> None:
         """The rewriter's server as it is now."""
@@ -102,6 +115,10 @@ class Metrics:
             self._tokens.labels(tenant, "prompt").inc(trace.prompt_tokens)
             self._tokens.labels(tenant, "completion").inc(trace.completion_tokens)
 
+    def exposure(self, tenant: str, assignment: Assignment) -> None:
+        """One request of an experiment's unit, counted before its answer: arms that fail more often are not counted less."""
+        self._exposures.labels(tenant, assignment.experiment, assignment.arm).inc()
+
     def failover(self, tenant: str) -> None:
         """Another base was asked."""
         self._failovers.labels(tenant).inc()
@@ -119,6 +136,33 @@ class Metrics:
         own = CollectorRegistry()
         own.register(self._restarts)
         return generate_latest(self._registry if self._collected is None else self._collected()) + generate_latest(own)
+
+
+class StoreMetrics:
+    """What becomes of rows; see `store.base.Watch`. Used from two threads, as prometheus_client allows."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._writes = Counter("visa_store_writes", "Rows by what became of writing them.", ("result",), registry=registry)
+        self._dropped = Counter("visa_store_dropped", "Exposures that were not kept.", registry=registry)
+        self._up = Gauge("visa_store_up", "1 while the store can be written.", registry=registry, multiprocess_mode="livemin")
+        self.queue = Gauge(
+            "visa_store_queue", "Exposures that wait to be written.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._is_up: bool | None = None
+
+    def written(self, result: Result, rows: int) -> None:
+        """See Watch."""
+        self._writes.labels(result).inc(rows)
+
+    def dropped(self, rows: int) -> None:
+        """See Watch."""
+        self._dropped.inc(rows)
+
+    def up(self, up: bool) -> None:
+        """See Watch."""
+        if up is not self._is_up:
+            self._up.set(up)
+            self._is_up = up
 
 
 class _Restarts(Collector):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from visa_proxy.policy.assign import Assignment
 from visa_proxy.policy.resolve import Profile, Tenant
 from visa_proxy.server.surfaces.base import Json, Key, Request
 from visa_proxy.shield.answer import AT_ONCE, Answer
@@ -28,6 +29,8 @@ class Plan:
     profile: Profile
     instructions: tuple[str, ...]
     request: Request
+    assignment: Assignment | None = None
+    """The experiment's arm that chose the profile; None: none did."""
     amend: Callable[[Json], None] = _nothing
     """Changes a whole answer, or an event of a streamed one, before anything is read from it."""
     remember: Callable[[Json], None] = _nothing

@@ -286,7 +286,9 @@ class _Pump:
         for key, why in self._decoder.silent().items():
             if key not in traces or (traces[key].status == "skipped:empty" and why != "skipped:empty"):
                 traces[key] = Trace(status=why)
-        visa = self._gateway.report(self._call, self._plan, traces)
+        kept = self._answers if self._plan.tenant.store.text else {}
+        texts = {key: (answer.base, answer.text) for key, answer in kept.items()}
+        visa = self._gateway.report(self._call, self._plan, traces, texts)
         last = self._decoder.conclude(None if held is None else self._settle(held.event), visa)
         if last is not None:
             self._plan.remember(last)

@@ -14,6 +14,7 @@ from visa_proxy.errors import DeadlineExceeded, HeadersTooLarge, MethodNotAllowe
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.server.auth import authenticate
 from visa_proxy.server.call import Call, ClientGone
+from visa_proxy.server.feedback import feedback
 from visa_proxy.server.gateway import Gateway
 from visa_proxy.server.generate import chat, completions
 from visa_proxy.server.guardrail import PATH as GUARDRAIL
@@ -50,6 +51,7 @@ _ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/visa/detect": ("POST", detect),
     "/v1/visa/translate": ("POST", translate),
     "/v1/visa/rewrite": ("POST", rewrite),
+    "/v1/visa/feedback": ("POST", feedback),
     GUARDRAIL: ("POST", guardrail),
 }
 
@@ -80,6 +82,8 @@ class V1:
             logger.info("%s client closed the connection", call.request_id.decode())
             call.status = call.status or 499
         except VisaError as error:
+            if call.exposed is not None:
+                call.exposed.fail(error)
             await _tell(call, error)
         except asyncio.CancelledError:
             # The server ends, and the time for requests in flight is over.
@@ -94,7 +98,9 @@ class V1:
         finally:
             gateway.metrics.in_flight.dec()
             name = call.tenant.name if call.tenant is not None else ""
-            gateway.metrics.request(name, endpoint, call.status or 499, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            gateway.metrics.request(name, endpoint, call.status or 499, seconds)
+            gateway.keep(call, seconds)
 
     async def _answer(self, call: Call, method: str, handler: Handler) -> None:
         gateway = self._gateway

@@ -21,14 +21,18 @@ Text = Annotated[str, StringConstraints(max_length=MAX_WHOLE)]
 Instruction = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"\S")]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What is sent to /v1/visa; unknown keys are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+
+class _About(Body):
     query: Text = ""
     """What the answer is an answer to."""
 
 
-class DetectBody(_Body):
+class DetectBody(_About):
     """What to measure."""
 
     answer: Text
@@ -36,14 +40,14 @@ class DetectBody(_Body):
     """Whether the answer is to say where the values come from, as far as the detector knows."""
 
 
-class TranslateBody(_Body):
+class TranslateBody(_About):
     """What to translate."""
 
     instruction: Instruction
     answer: Text = ""
 
 
-class RewriteBody(_Body):
+class RewriteBody(_About):
     """What to rewrite, and towards what: a profile of the tenant, or values and/or an instruction of the caller's own."""
 
     answer: Text
@@ -53,12 +57,12 @@ class RewriteBody(_Body):
     instruction: Instruction | None = None
 
 
-Model = TypeVar("Model", bound=_Body)
+Model = TypeVar("Model", bound=Body)
 
 
 async def detect(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """{query?, answer, explain?} → {space, values, confidence, sentences?, explanation?}; the last two where asked for and known."""
-    body = await _read(call, gateway, tenant, DetectBody)
+    body = await read_body(call, gateway, tenant, DetectBody)
     detector = _shield(gateway).detector
     reading = await detector.detect(body.query, body.answer)
     data: dict[str, Any] = {
@@ -76,7 +80,7 @@ async def detect(call: Call, gateway: Gateway, tenant: Tenant) -> None:
 
 async def translate(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """{query?, answer?, instruction} → {space, offset, confidence, language?, note?}; the offset is bounded by the policy."""
-    body = await _read(call, gateway, tenant, TranslateBody)
+    body = await read_body(call, gateway, tenant, TranslateBody)
     translator = _shield(gateway).translator
     result = await translator.translate(body.query, body.answer, body.instruction)
     await call.respond_json(
@@ -93,7 +97,7 @@ async def translate(call: Call, gateway: Gateway, tenant: Tenant) -> None:
 
 async def rewrite(call: Call, gateway: Gateway, tenant: Tenant) -> None:
     """{query?, answer, profile? | mode?, values?, instruction?} → {text, visa}."""
-    body = await _read(call, gateway, tenant, RewriteBody)
+    body = await read_body(call, gateway, tenant, RewriteBody)
     shield = _shield(gateway)
     target, instructions, name = _wanted(body, tenant, shield.detector.space)
     brief = Brief(
@@ -137,7 +141,8 @@ def _wanted(body: RewriteBody, tenant: Tenant, space: Space) -> tuple[Target | N
     return target, () if body.instruction is None else (body.instruction,), None
 
 
-async def _read(call: Call, gateway: Gateway, tenant: Tenant, model: type[Model]) -> Model:
+async def read_body(call: Call, gateway: Gateway, tenant: Tenant, model: type[Model]) -> Model:
+    """The request's body as a `model`. Raises RequestError with its first problem."""
     data = json_object(await call.body(gateway.max_body(tenant)))
     try:
         return model.model_validate(data)

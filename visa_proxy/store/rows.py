@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Thumbs = Literal["up", "down"]
 
@@ -40,10 +40,22 @@ class Exposure:
     rewrite_s: float | None = None
     """Of the latency, what rewriting and verifying took."""
     streamed: bool = False
+    surface: str = ""
+    """chat/completions | completions | responses | guardrail"""
     query: str | None = None
     """Texts are there only where the tenant's policy opts in."""
     answer: str | None = None
     rewrite: str | None = None
+
+    @classmethod
+    def of(cls, known: Mapping[str, Any]) -> Exposure:
+        """As the constructor, at a fifth of its cost (frozen dataclasses set each field by a call): one is made for every request.
+
+        `known` holds those without a default; the others are found in the class.
+        """
+        made = object.__new__(cls)
+        made.__dict__.update(known)
+        return made
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,8 @@ class Feedback:
     """-1 … 1."""
     thumbs: Thumbs | None = None
     label: str | None = None
+    comment: str | None = None
+    """There only where the tenant's policy opts in to texts."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from typing import Final
 
 import uvicorn
 
+from visa_proxy.server.run import Server
+
 PAUSE_S: Final = 1.0
 """After the system had no file descriptor left for a connection."""
 
 
-class Sharing(uvicorn.Server):
+class Sharing(Server):
     """Takes one connection for each turn of its event loop: a worker that is busy leaves the next one to another.
 
     A server that empties the queue whenever it looks, as event loops do of themselves, gives most connections to whoever looks first.

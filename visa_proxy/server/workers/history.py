@@ -70,8 +70,8 @@ class SharedHistory:
         owner = self.policies().tenants.get(tenant)
         if packed is None or owner is None:
             return Turn(kept) if packed is None else None
-        profile, instructions, request, amend = pickle.loads(packed)  # noqa: S301 - from another worker, through our parent
-        return Turn(kept, Plan(owner, profile, instructions, request, amend=amend))
+        profile, instructions, request, assignment, amend = pickle.loads(packed)  # noqa: S301 - from another worker, through our parent
+        return Turn(kept, Plan(owner, profile, instructions, request, assignment, amend=amend))
 
     def items(self, tenant: str, ids: Collection[str]) -> dict[str, Json]:
         """Those items of the tenant's conversations that have one of `ids`, each as it was last."""
@@ -81,7 +81,8 @@ class SharedHistory:
     def put(self, tenant: str, id: str, turn: Turn) -> None:
         """Keep `turn`, as the tenant's newest."""
         plan = turn.plan
-        packed = None if plan is None else pickle.dumps((plan.profile, plan.instructions, plan.request, plan.amend))
+        parts = None if plan is None else (plan.profile, plan.instructions, plan.request, plan.assignment, plan.amend)
+        packed = None if parts is None else pickle.dumps(parts)
         self._channel.ask("history.put", tenant, id, turn.kept, packed, turn.size)
 
     def forget(self, tenant: str, id: str) -> None:
