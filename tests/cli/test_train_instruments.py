@@ -67,6 +67,7 @@ def train(public: Path, recipe: Path, out: Path) -> list[str]:
     return [*COMMAND, *arguments]
 
 
+@pytest.mark.timeout(600)  # three runs, each with a limit of its own
 def test_a_run_that_was_killed_goes_on_after_its_last_epoch_and_ends_the_same(public: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)

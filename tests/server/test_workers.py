@@ -152,7 +152,8 @@ async def test_a_worker_is_killed_under_load(tmp_path: Path, base: FakeBase) -> 
         failed = sum(count for what, count in answered.items() if what != 200)
         assert answered[200] > 100 and failed <= 2 * len(askers), answered
         counted = (await command.samples())[REQUESTS % 200]
-        assert answered[200] <= counted <= answered[200] + failed
+        # One that is killed between an answer and its count leaves that one out.
+        assert answered[200] - len(victims) <= counted <= answered[200] + failed
         assert counted >= before[REQUESTS % 200]
 
 

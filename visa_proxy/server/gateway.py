@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -86,8 +87,10 @@ class Gateway:
         """Bytes."""
         return int(min(tenant.limits.body_mb, self.config.body_mb) * 1024 * 1024)
 
-    async def pass_on(self, call: Call, tenant: Tenant, path: str, body: bytes | None = None) -> None:
-        """The client's request to its base, and the answer, byte for byte. `body`: instead of the client's."""
+    async def pass_on(
+        self, call: Call, tenant: Tenant, path: str, body: bytes | None = None, begun: Callable[[int], None] | None = None
+    ) -> None:
+        """The client's request to its base, and the answer, byte for byte. `body`: instead of the client's; `begun`: see `relay`."""
         body = body or await call.body(self.max_body(tenant)) or None
 
         def make(headers: list[tuple[str, str]]) -> AbstractAsyncContextManager[Exchange]:
@@ -95,7 +98,7 @@ class Gateway:
 
         headers = request_headers(call)
         asking = make(headers) if self.tracing is None else self.tracing.ask(tenant, call.method, path, headers, make)
-        await relay(call, asking, idle_s=tenant.limits.idle_s)
+        await relay(call, asking, idle_s=tenant.limits.idle_s, begun=begun)
 
     def relayed(self, call: Call, plan: Plan, why: str) -> None:
         """Notes that the answer is relayed as it comes, and says so to the client."""

@@ -59,13 +59,16 @@ async def relay(
     idle_s: float,
     head: Callable[[bytes], bool] | None = None,
     tidy: bool = False,
+    begun: Callable[[int], None] | None = None,
 ) -> None:
     """The base's answer, byte for byte, whatever its status; streamed unless it is small and of known length.
 
     `idle_s`: between two parts of it. `head` is given the first pieces of an answer that is no error, until it returns True.
-    `tidy`: an error that does not keep to OpenAI's form is put into it.
+    `tidy`: an error that does not keep to OpenAI's form is put into it. `begun` is told the status before anything of it leaves.
     """
     async with asking as answer:
+        if begun is not None:
+            begun(answer.status)
         if tidy and answer.status >= 400 and await tidied(call, answer):
             return
         look = head if answer.status < 300 else None

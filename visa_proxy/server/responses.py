@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qs, quote
 
@@ -65,9 +66,13 @@ async def by_id(call: Call, gateway: Gateway, tenant: Tenant) -> None:
         raise NotFound(f"Response with id {name[:80]!r} not found.", param="id", code="not_found")
     path = f"/responses/{quote(name, safe='')}{rest}" + call.target_query
     if call.method == "DELETE" or rest == "/input_items":
-        await _relayed(call, gateway, tenant, path)
-        if call.method == "DELETE" and not rest and call.status in (200, 204, 404):
-            gateway.history.forget(tenant.name, name)
+
+        def forget(status: int) -> None:
+            # Before the client hears of it: from then on no worker shows it any more.
+            if call.method == "DELETE" and not rest and status in (200, 204, 404):
+                gateway.history.forget(tenant.name, name)
+
+        await _relayed(call, gateway, tenant, path, begun=forget)
     elif turn is not None and turn.kept is None and turn.plan is None:
         await _relayed(call, gateway, tenant, path)
     else:
@@ -75,10 +80,10 @@ async def by_id(call: Call, gateway: Gateway, tenant: Tenant) -> None:
         await _shown(call, gateway, tenant, shown, path, known=turn is not None)
 
 
-async def _relayed(call: Call, gateway: Gateway, tenant: Tenant, path: str) -> None:
-    """What the base says of a response that is not rewritten."""
+async def _relayed(call: Call, gateway: Gateway, tenant: Tenant, path: str, begun: Callable[[int], None] | None = None) -> None:
+    """What the base says of a response that is not rewritten. `begun`: see `relay`."""
     call.visa[b"x-visa-status"] = "passthrough"
-    await gateway.pass_on(call, tenant, path)
+    await gateway.pass_on(call, tenant, path, begun=begun)
 
 
 async def _shown(call: Call, gateway: Gateway, tenant: Tenant, turn: Turn, path: str, *, known: bool) -> None:

@@ -86,14 +86,6 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, tm
     preflight.check(recipe, "grpo", "mine", "none", lora=True)
 
 
-def test_an_out_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "out").touch()
-    with pytest.raises(ConfigError, match=r"--out .*: cannot be written to"):
-        preflight.check_out(tmp_path / "out")
-    preflight.check_out(tmp_path / "new" / "out")
-    assert list((tmp_path / "new" / "out").iterdir()) == []
-
-
 def test_models(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, said in (("empty", "holds no model"), ("none", "no such folder"), ("../x", "no such folder")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import socket
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -58,14 +57,3 @@ def _reach(url: str, place: str) -> None:
         connection.close()
     if status != 200:
         raise ConfigError([f"{place}: the server at {url} answers {status} to /health: it is no vLLM server, or not ready"])
-
-
-def check_out(out: Path) -> None:
-    """Raises ConfigError where `out` cannot become a folder to write to."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError([f"--out {out}: cannot be written to: {error.strerror or error}"]) from error

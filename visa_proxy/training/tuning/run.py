@@ -13,6 +13,7 @@ from typing import Any, Final
 from visa_proxy.errors import ConfigError
 from visa_proxy.optional import need
 from visa_proxy.policy.resolve import Tenant
+from visa_proxy.training.loop import check_writable
 from visa_proxy.training.rewards.scorer import Instruments, Scorer
 from visa_proxy.training.tuning import adapters, models, preflight
 from visa_proxy.training.tuning.arguments import Method
@@ -75,9 +76,10 @@ def tune(job: Job) -> Result:
     if job.tenant is not None:
         tasks = for_tenant(tasks, job.tenant)
     _speakable(tasks, recipe)
-    preflight.check_out(job.out)
+    check_writable(job.out)
     run = job.out / "run"
-    here = need("accelerate", extra="train").PartialState()
+    # As the trainer will make it: without being told, several processes on CPUs each take themselves for the only one.
+    here = need("accelerate", extra="train").PartialState(cpu=bool(getattr(getattr(recipe, job.method), "use_cpu", False)))
     with here.main_process_first():
         # Of several processes one writes; the others find what it wrote.
         if here.is_main_process:
