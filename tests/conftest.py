@@ -31,9 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONG_FILES = (
+    "test_train_instruments.py",
     "test_workers.py",
     "test_browser.py",
+    "test_train_tuning.py",
     "test_eval.py",
+    "test_kill.py",
     "test_litellm_proxy.py",
     "test_litellm_docs.py",
     "test_soak.py",
@@ -42,6 +45,8 @@ LONG_FILES = (
     "test_parity.py",
     "test_sft.py",
     "test_windows.py",
+    "test_space.py",
+    "test_processes.py",
 )
 """Those that take about a minute, the longest first: several processes end together when these come at the beginning."""
 
