@@ -90,7 +90,9 @@ async def test_a_file_that_another_process_has_locked_fills_the_queue_and_nothin
             store.record(lambda i=i: exposure(f"r{i}"))  # type: ignore[misc]
             slowest = max(slowest, time.perf_counter() - begun)
         assert slowest < 0.05
-        assert counts.lost == 50 == store.health.dropped and store.health.queued == 51
+        # The queue is full, and the first may have left it: whichever work of the thread met the lock before.
+        kept = store.health.queued
+        assert kept in (50, 51) and counts.lost == store.health.dropped == 101 - kept
         with pytest.raises(StoreUnavailable) as refused:
             await store.feedback(Feedback("acme", "r1", 1.0, score=1.0))
         assert refused.value.headers["retry-after"] == "1"
@@ -98,7 +100,7 @@ async def test_a_file_that_another_process_has_locked_fills_the_queue_and_nothin
         other.close()
         await when(lambda: store.health, lambda health: health.up and not health.queued)
         assert await store.feedback(Feedback("acme", "r1", 1.0, score=1.0))
-    assert len(rows(url, "exposures")) == 51 and counts.states == [True, False, True] and counts.results["failed"] >= 2
+    assert len(rows(url, "exposures")) == kept and counts.states == [True, False, True] and counts.results["failed"] >= 1
 
 
 async def test_texts_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
