@@ -18,6 +18,7 @@ from visa_proxy.policy.config import (
     missing_folders,
     parse_config,
     read_config,
+    store_of,
 )
 from visa_proxy.policy.spaces import named_spaces
 
@@ -73,6 +74,23 @@ def test_every_missing_variable_is_named_with_its_place(tmp_path: Path) -> None:
     message = problems_of(path)
     assert f"{path}:1:52: server.admin_key_env: environment variable ADMIN is not set" in message
     assert "bases.default.api_key_env: environment variable BASE is not set" in message
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("sqlite:///data/visa.db", "sqlite:///{here}/data/visa.db"),
+        ("sqlite:///~/visa.db", "sqlite:///{home}/visa.db"),
+        ("sqlite:////var/lib/visa.db", "sqlite:////var/lib/visa.db"),
+        ("postgresql://h/d", "postgresql://h/d"),
+    ],
+)
+def test_the_store_is_the_server_s_whether_variables_are_set_or_not(tmp_path: Path, given: str, found: str) -> None:
+    path = write(tmp_path, FULL + f"store: {given}\n")
+    assert "ADMIN is not set" in problems_of(path)
+    store = store_of(*parse_config(path))
+    assert store == found.format(here=tmp_path, home=Path.home())
+    assert store == load_config(path, {"ADMIN": "a", "BASE": "b"}).store
 
 
 def test_a_vllm_with_adapters_is_launched(tmp_path: Path) -> None:

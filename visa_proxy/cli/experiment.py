@@ -169,19 +169,18 @@ def _reader(store: str | None, config: Path | None) -> Reader:
 
 
 def _store_of(config: Path) -> str:
-    """The URL of a config's store; a relative file starts at the config's folder. Nothing is read from the environment."""
-    from visa_proxy.policy.config import read_config
-    from visa_proxy.store.address import SQLITE
+    """The URL of a config's store. Raises RequestError when it has none."""
+    from visa_proxy.policy.config import parse_config, store_of
 
-    url = read_config(config).store
+    url = store_of(*parse_config(config))
     if url is None:
         raise RequestError(f"{config}: there is no store; add a line such as  store: sqlite:///visa.db  and restart the proxy")
-    return f"{SQLITE}{config.parent / Path(url.removeprefix(SQLITE)).expanduser()}" if url.startswith(SQLITE) else url
+    return url
 
 
 def _weights(policies: Path | None, config: Path | None, tenant: str, name: str) -> Mapping[str, float] | None:
     """Arm to share; None where no policy says. Raises ConfigError for a policy that is wrong, RequestError for one that is not there."""
-    from visa_proxy.experiments.weights import planned, policy_of
+    from visa_proxy.experiments.weights import policy_of
     from visa_proxy.policy.config import read_config
     from visa_proxy.policy.load import policy_files
     from visa_proxy.policy.spaces import measured_space, named_spaces
@@ -199,7 +198,7 @@ def _weights(policies: Path | None, config: Path | None, tenant: str, name: str)
         if policies is None:
             return None  # a tenant that is gone; its requests are still there
         raise RequestError(f"--policies: there is no policy of the tenant {tenant!r} in {where}")
-    return next((planned(each) for each in found.experiments if each.name == name), None)
+    return next((each.shares for each in found.experiments if each.name == name), None)
 
 
 @contextlib.contextmanager

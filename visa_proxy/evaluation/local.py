@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 from visa_proxy.errors import RewriterError
 from visa_proxy.evaluation.causal import Causal, load_causal
 from visa_proxy.rewriter.base import RewriteRequest, Rewrites
-from visa_proxy.rewriter.chat import REACH
+from visa_proxy.rewriter.chat import REACH, budget, without_thoughts
 from visa_proxy.rewriter.prompt import Message, Style, render
 
 BATCH: Final = 32
@@ -19,7 +18,6 @@ BATCH: Final = 32
 FAILURES: Final = (RuntimeError, ValueError, TypeError, IndexError)
 """What computing may end in, out of memory among them: those who asked are to hear of it."""
 PLACEHOLDER: Final = "⟦1⟧"
-_THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class LocalModel:
             raise RewriterError("timeout", f"the model did not answer within {timeout_s:.1f} s") from None
         if found is None:
             raise RewriterError("endless", "the model did not come to an end")
-        text = _THINKING.sub("", self._causal.tokenizer.decode(found, skip_special_tokens=True)).strip()
+        text = without_thoughts(self._causal.tokenizer.decode(found, skip_special_tokens=True))
         if not text:
             raise RewriterError("empty", "the model's answer is empty")
         return text
@@ -147,6 +145,5 @@ class LocalRewriter:
         """The greedy candidate, whatever `request` says of others."""
         style = self._model.style
         messages = render(style, query=request.query, text=request.text, target=request.target, context=request.context)
-        # As many tokens as a served rewriter may take.
-        text = await self._model.ask(messages, 64 + len(request.text.encode()) // 2, timeout_s=timeout_s)
+        text = await self._model.ask(messages, budget(request.text), timeout_s=timeout_s)
         return Rewrites((text,), 0, 0)

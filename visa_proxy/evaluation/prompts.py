@@ -7,6 +7,7 @@ from typing import Final, Literal, get_args
 
 from visa_proxy.errors import RewriterError
 from visa_proxy.evaluation.cases import Case
+from visa_proxy.rewriter.chat import without_thoughts
 from visa_proxy.rewriter.prompt import SCALE, Message, render, system_prompt
 
 Baseline = Literal["simple", "rules", "cot"]
@@ -18,7 +19,6 @@ _THINK: Final = """First think, between <think> and </think>: which of the targe
 which statements must stay, and which wording can carry the values. Then write the rewritten answer, and nothing else, between <answer> and \
 </answer>."""
 _ANSWER: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
 def messages(baseline: Baseline, case: Case) -> list[Message]:
@@ -40,12 +40,12 @@ def messages(baseline: Baseline, case: Case) -> list[Message]:
 
 def answer_in(baseline: Baseline, reply: str) -> str:
     """The rewritten answer in what the model wrote. Raises RewriterError where there is none."""
-    text = _THINKING.sub("", reply)
+    text = without_thoughts(reply)
     if baseline == "cot":
         marked = _ANSWER.findall(text)
         if not marked:
             raise RewriterError("unmarked", "the model did not mark its answer")
-        text = marked[-1]
-    if not text.strip():
+        text = marked[-1].strip()
+    if not text:
         raise RewriterError("empty", "the model's answer is empty")
-    return text.strip()
+    return text

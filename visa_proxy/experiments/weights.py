@@ -1,4 +1,4 @@
-"""The shares that arms should have, as the tenant's policy says."""
+"""The policy of one tenant, which says what shares the arms of its experiments should have."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from visa_proxy.errors import ConfigError
-from visa_proxy.policy.assign import HOLDOUT, Experiment
 from visa_proxy.policy.document import read_document
 from visa_proxy.policy.load import build_tenant
 from visa_proxy.policy.resolve import Tenant
 from visa_proxy.values import Space
-
-
-def planned(experiment: Experiment) -> dict[str, float]:
-    """The share of each arm as the policy has it, in its order, the holdout last."""
-    total = sum(arm.weight for arm in experiment.arms)
-    shares = {arm.name: (1 - experiment.holdout) * arm.weight / total for arm in experiment.arms}
-    return shares | ({HOLDOUT: experiment.holdout} if experiment.holdout else {})
 
 
 def policy_of(tenant: str, paths: Iterable[Path], space: Space) -> Tenant | None:

@@ -208,6 +208,13 @@ def missing_folders(document: Document, file: ConfigFile) -> list[str]:
     ]
 
 
+def store_of(document: Document, file: ConfigFile) -> str | None:
+    """`store`, a file as an absolute path; it may hold a password. None: nothing is stored."""
+    if file.store is None or not file.store.startswith("sqlite:///"):
+        return file.store
+    return f"sqlite:///{_absolute(document, file.store.removeprefix('sqlite:///'))}"
+
+
 def _absolute(document: Document, path: str) -> str:
     """Relative ones start at the config file's folder. Symlinks stay: what they name may change, and a venv is one."""
     # Path.expanduser raises RuntimeError for a user whom nobody knows; this leaves their name as it is.
@@ -238,7 +245,7 @@ class _Builder:
             detector=self._component("detector", file.detector, self._spaces()),
             translator=self._component("translator", file.translator),
             facts=self._component("facts", file.facts),
-            store=self._store(file.store),
+            store=store_of(self.document, file),
         )
         if self.problems:
             raise ConfigError(self.problems)
@@ -322,12 +329,6 @@ class _Builder:
         names, problems = spaces_of(self.document, self.file)
         self.problems += problems
         return names
-
-    def _store(self, url: str | None) -> str | None:
-        """Relative files start at the config file's folder."""
-        if url is None or not url.startswith("sqlite:///"):
-            return url
-        return f"sqlite:///{_absolute(self.document, url.removeprefix('sqlite:///'))}"
 
     def _path(self, path: str) -> str:
         return path if path == BUNDLED else _absolute(self.document, path)

@@ -21,6 +21,17 @@ REACH: Final[dict[Style, int]] = {"full": 4_000, "compact": 600}
 _THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
+def budget(text: str) -> int:
+    """Tokens that a rewrite of `text` may take, at least 64."""
+    # A token is at least one byte, and a rewrite is about as long as its source: beyond this it has lost its way.
+    return 64 + len(text.encode()) // 2
+
+
+def without_thoughts(reply: str) -> str:
+    """What a model says after it has thought, if it did, stripped; "" when it only thought."""
+    return _THINKING.sub("", reply).strip()
+
+
 class ChatRewriter:
     """Asks `endpoint` for each candidate in a request of its own: not every server takes `n`, and a prefix cache shares the prompt."""
 
@@ -62,8 +73,7 @@ class ChatRewriter:
                 self._style, query=request.query, text=request.text, target=request.target, context=request.context
             ),
             "temperature": request.temperature if index == 0 else max(request.temperature, SAMPLING),
-            # A token is at least one byte, and a rewrite is about as long as its source: beyond this it has lost its way.
-            "max_tokens": 64 + len(request.text.encode()) // 2,
+            "max_tokens": budget(request.text),
             "stream": False,
         }
         if request.seed is not None or index:
@@ -101,7 +111,7 @@ def _read(reply: Any) -> tuple[str, int, int]:
         raise RewriterError("endless", "the rewriter did not come to an end")
     if text is not None and not isinstance(text, str):
         raise RewriterError("garbled", "the rewriter's answer is no text")
-    text = _THINKING.sub("", text or "").strip()
+    text = without_thoughts(text or "")
     if not text:
         raise RewriterError("empty", "the rewriter's answer is empty")
     return text, *tokens
