@@ -47,9 +47,7 @@ def command(method: str) -> click.Command:
             ),
             click.option("--out", type=FOLDER, required=True, help="Model folder; checkpoints and curve go to its run/."),
             click.option("--tenant", help="Train an adapter for the profiles of this tenant."),
-            click.option(
-                "--policies", type=EXISTING, default=Path("policies"), show_default=True, help="Where the tenant's file is."
-            ),
+            click.option("--policies", type=EXISTING, help="Where the tenant's file is.  [default: policies]"),
             click.option("--detector", type=FOLDER, help="Weights of another detector than the bundled one."),
             click.option("--facts", type=FOLDER, help="Weights of another fact analyzer than the bundled one."),
             click.option("--resume/--fresh", default=True, show_default=True, help="Go on from the last checkpoint, if any."),
@@ -69,7 +67,7 @@ def _train(
     recipe: str,
     out: Path,
     tenant: str | None,
-    policies: Path,
+    policies: Path | None,
     detector: Path | None,
     facts: Path | None,
     resume: bool,
@@ -88,7 +86,7 @@ def _train(
     if threads is not None:
         torch.set_num_threads(threads)
     need("transformers", extra="train").utils.logging.set_verbosity_error()
-    owner, spaces = (None, ()) if tenant is None else _tenant(tenant, policies)
+    owner, spaces = (None, ()) if tenant is None else _tenant(tenant, policies or Path("policies"))
     instruments = Instruments.of(detector, facts, spaces)
     job = run.Job(method, recipe, data, model, out, owner, resume, report_to, instruments)
     result = run.tune(job)
