@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import stat
 import subprocess
 import sys
@@ -113,17 +114,21 @@ def test_an_exposure_comes_back_as_it_was(url: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 7, 300])
-def test_batches_of_any_size_are_written_once_and_the_newest_wins(url: str, count: int) -> None:
+@pytest.mark.parametrize("experiment", ["", "tone"])
+def test_batches_of_any_size_are_written_and_the_newest_of_an_id_wins(url: str, count: int, experiment: str) -> None:
     database = opened(url)
-    first = [exposure(f"r{i}", status="aligned", at=1000.0 + i) for i in range(count)]
+    made = functools.partial(exposure, experiment=experiment)
+    first = [made(f"r{i}", status="aligned", at=1000.0 + i) for i in range(count)]
     for batch in (
         first,
         first,
-        [exposure("r0", at=2000.0), exposure("r0", at=1500.0, status="aligned"), exposure("r0", "other")],
+        [made("r0", at=2000.0), made("r0", at=1500.0, status="aligned"), made("r0", "other")],
     ):
         assert database.write(batch, {}) == 0
-    assert database.write([exposure("r0", at=500.0, status="late")], {}) == 0
+    assert database.write([made("r0", at=500.0, status="late")], {}) == 0
     database.close()
+    # In an experiment a request counts once already where it is stored.
+    assert len(rows(url, "exposures")) == (count + 1 if experiment else 2 * count + 4)
     with Reader(url) as reader:
         found = [measured.exposure for measured in reader.exposures("acme")]
         assert sorted(each.request_id for each in found) == sorted(f"r{i}" for i in range(count))

@@ -105,13 +105,17 @@ def _kind(error: Exception) -> str:
 
 
 def _write(connection: sa.Connection, exposures: Sequence[Exposure], retention: Mapping[str, float]) -> None:
-    rows: dict[tuple[str, str], Row] = {}
+    rows = [exposure_row(exposure) for exposure in exposures if not exposure.experiment]
+    # Those have no key, and are most; of two others about one request the newer stays.
+    tried: dict[tuple[str, str], Row] = {}
     texts: dict[tuple[str, str], Row] = {}
-    for exposure in sorted(exposures, key=lambda each: each.at):  # of two about one request the newer stays
+    for exposure in sorted((e for e in exposures if e.experiment or retention.get(e.tenant)), key=lambda each: each.at):
         key = (exposure.tenant, exposure.request_id)
-        rows[key] = exposure_row(exposure)
+        if exposure.experiment:
+            tried[key] = exposure_row(exposure)
         text = text_row(exposure, retention.get(exposure.tenant, 0.0))
         if text is not None:
             texts[key] = text
-    write_rows(connection, EXPOSURES, rows)
-    write_rows(connection, TEXTS, texts)
+    # In one order for all: two writers would otherwise wait for each other.
+    write_rows(connection, EXPOSURES, rows + [tried[key] for key in sorted(tried)])
+    write_rows(connection, TEXTS, [texts[key] for key in sorted(texts)])

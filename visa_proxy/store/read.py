@@ -63,7 +63,8 @@ class Reader:
     ) -> list[Measured]:
         """The newest `limit` (default and most: MAX_ROWS) of a tenant, the oldest of them first, each with its feedback.
 
-        `since` ≤ time < `until`, in seconds since 1970. `texts`: with those that are still kept.
+        `since` ≤ time < `until`, in seconds since 1970. `texts`: with those that are still kept. Of an id that was used again only
+        the newest is there; in experiments that holds of what is stored, elsewhere older ones count towards `limit`.
         """
         import sqlalchemy as sa
 
@@ -91,7 +92,10 @@ class Reader:
             asked = asked.where(E.c.at < until)
         most = MAX_ROWS if limit is None else max(0, min(limit, MAX_ROWS))
         rows = self._read(asked.order_by(E.c.at.desc()).limit(most))
-        return [_measured(row._mapping) for row in reversed(rows)]
+        newest: dict[str, Any] = {}
+        for row in rows:
+            newest.setdefault(row.request_id, row)
+        return [_measured(row._mapping) for row in reversed(newest.values())]
 
     def _read(self, asked: sa.Select[Any]) -> list[Any]:
         import sqlalchemy as sa

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from visa_proxy.store.base import MAX_TEXT
 from visa_proxy.store.rows import Exposure, Feedback
-from visa_proxy.store.tables import EXPOSURES, FEEDBACK
+from visa_proxy.store.tables import EXPOSURES, FEEDBACK, TRIED
 
 Row = tuple[Any, ...]
 CHUNKS: Final = (128, 32, 8, 1)
@@ -60,10 +60,8 @@ def clean(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def write_rows(connection: sa.Connection, table: sa.Table, rows: dict[Any, Row]) -> None:
-    """Inserts `rows`, or replaces older ones of the same key. `rows`: by key, because one statement may not touch a row twice."""
-    # In one order for all: two writers would otherwise wait for each other.
-    listed = [rows[key] for key in sorted(rows)]
+def write_rows(connection: sa.Connection, table: sa.Table, listed: list[Row]) -> None:
+    """Inserts rows, or replaces older ones of the same key where the table has one; no two of `listed` then have the same."""
     if connection.dialect.name == "postgresql":
         if listed:
             connection.execute(_from_json(table), {"rows": _as_json(table, listed)})
@@ -113,7 +111,8 @@ def _as_json(table: sa.Table, rows: list[Row]) -> str:
 def _replacing(insert: Any, table: sa.Table) -> Any:
     new = insert.excluded
     rest = {column.name: new[column.name] for column in table.columns if column.name not in KEY}
-    return insert.on_conflict_do_update(index_elements=KEY, set_=rest, where=new.at >= table.c.at)
+    some = TRIED if table is EXPOSURES else None
+    return insert.on_conflict_do_update(index_elements=KEY, index_where=some, set_=rest, where=new.at >= table.c.at)
 
 
 @functools.cache

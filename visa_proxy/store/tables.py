@@ -11,8 +11,8 @@ METADATA: Final = sa.MetaData()
 EXPOSURES: Final = sa.Table(
     "exposures",
     METADATA,
-    sa.Column("tenant", sa.Text, primary_key=True),
-    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
     sa.Column("at", sa.Double, nullable=False),
     sa.Column("profile", sa.Text, nullable=False),
     sa.Column("experiment", sa.Text, nullable=False),
@@ -30,18 +30,27 @@ EXPOSURES: Final = sa.Table(
     sa.Column("after", sa.JSON(none_as_null=True)),
     sa.Column("target", sa.JSON(none_as_null=True)),
 )
-"""One row for each answered request."""
+"""One row for each answered request; of one id several, where it was used again outside of experiments."""
 sa.Index("exposures_by_time", EXPOSURES.c.tenant, EXPOSURES.c.at)
-_TRIED = EXPOSURES.c.experiment != sa.literal_column("''")
-# Partial, so that requests outside of experiments pay nothing for it.
+TRIED: Final = EXPOSURES.c.experiment != sa.literal_column("''")
+# Partial, so that requests outside of experiments pay nothing for them: ids come in no order, and an index of them costs as much as the row.
 sa.Index(
     "exposures_by_experiment",
     EXPOSURES.c.tenant,
     EXPOSURES.c.experiment,
     EXPOSURES.c.at,
-    sqlite_where=_TRIED,
-    postgresql_where=_TRIED,
+    sqlite_where=TRIED,
+    postgresql_where=TRIED,
 )
+sa.Index(
+    "exposures_once",
+    EXPOSURES.c.tenant,
+    EXPOSURES.c.request_id,
+    unique=True,
+    sqlite_where=TRIED,
+    postgresql_where=TRIED,
+)
+"""In statistics a request counts once."""
 
 TEXTS: Final = sa.Table(
     "texts",

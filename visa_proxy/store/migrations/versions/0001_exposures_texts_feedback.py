@@ -10,8 +10,8 @@ down_revision = None
 def upgrade() -> None:
     op.create_table(
         "exposures",
-        sa.Column("tenant", sa.Text, primary_key=True),
-        sa.Column("request_id", sa.Text, primary_key=True),
+        sa.Column("tenant", sa.Text, nullable=False),
+        sa.Column("request_id", sa.Text, nullable=False),
         sa.Column("at", sa.Double, nullable=False),
         sa.Column("profile", sa.Text, nullable=False),
         sa.Column("experiment", sa.Text, nullable=False),
@@ -33,6 +33,9 @@ def upgrade() -> None:
     tried = sa.text("experiment <> ''")
     op.create_index(
         "exposures_by_experiment", "exposures", ["tenant", "experiment", "at"], sqlite_where=tried, postgresql_where=tried
+    )
+    op.create_index(
+        "exposures_once", "exposures", ["tenant", "request_id"], unique=True, sqlite_where=tried, postgresql_where=tried
     )
     op.create_table(
         "texts",
