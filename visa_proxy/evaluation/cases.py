@@ -26,7 +26,6 @@ from visa_proxy.values import Space, ValueVector, load_space
 
 NAMED: Final = 0.25
 """Half of the distance between two of the five levels."""
-MAX_PROBLEMS: Final = 20
 MAX_TERMS: Final = 1_000
 _KEYS: Final = ("id", "topic", "query", "answer", "target", "offset", "glossary")
 
@@ -75,26 +74,16 @@ def bundled() -> Traversable:
 
 def read_cases(file: Path | Traversable) -> list[Case]:
     """The cases of `file`. Raises ConfigError naming file, line and key of every row that is wrong (the first twenty)."""
-    problems: list[str] = []
-    cases: list[Case] = []
-    ids: dict[str, int] = {}
-    for number, line in jsonl.lines(file):
-        place = f"{file}, line {number}"
-        try:
-            data = jsonl.row(place, jsonl.parse(file, line, number)).data
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        found = list(_problems(data))
-        if not found and data["id"] in ids:
-            found = [f"id: found {shown(data['id'])}, which line {ids[data['id']]} has too"]
-        problems += [f"{place}: {problem}" for problem in found]
-        if not found:
-            ids[data["id"]] = number
-            cases.append(_case(data))
-    if problems:
-        raise ConfigError(problems[:MAX_PROBLEMS])
-    if not cases:
+    lines: dict[str, str] = {}
+
+    def read(row: jsonl.Row) -> Case:
+        if problems := list(_problems(row.data)):
+            raise row.error(*problems)
+        if (line := lines.setdefault(row.data["id"], row.within)) != row.within:
+            raise row.error(f"id: found {shown(row.data['id'])}, which {line} has too")
+        return _case(row.data)
+
+    if not (cases := jsonl.collect(file, read)):
         raise ConfigError([f"{file}: no case in it"])
     return cases
 
@@ -122,16 +111,8 @@ def _problems(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _levels(found: Any, key: str, most: float) -> Iterator[str]:
-    if not isinstance(found, dict):
-        yield f"{key}: found {shown(found)}, allowed: an object of values to levels"
-        return
-    names = space().names
-    for name, level in found.items():
-        if name not in names:
-            yield f"{key}: unknown value {shown(name)}; allowed: {', '.join(names)}"
-        elif isinstance(level, bool) or not isinstance(level, int | float) or not abs(level) <= most:
-            yield f"{key}.{name}: found {shown(level)}, allowed: -{most:g} … {most:g}"
-    if not any(found.values()):
+    yield from jsonl.wrong_levels(found, key, space(), lambda name: f"{key}: unknown value {shown(name)};", most)
+    if isinstance(found, dict) and not any(found.values()):
         yield f"{key}: found no level but 0, allowed: at least one other"
 
 

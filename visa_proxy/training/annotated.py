@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visa_proxy.encoder.sentences import split_sentences
-from visa_proxy.errors import ConfigError
 from visa_proxy.policy.problems import shown
 from visa_proxy.training import jsonl
 from visa_proxy.training.labelled import Part, part_of
@@ -56,22 +55,7 @@ def bundled(space: Space) -> list[Annotated]:
 
 def read_annotated(file: Path | Traversable, space: Space) -> list[Annotated]:
     """The rows of `file`. Raises ConfigError naming file, line and key of every row that is wrong (the first twenty)."""
-    problems: list[str] = []
-    rows: list[Annotated] = []
-    for number, line in jsonl.lines(file):
-        place = f"{file}, line {number}"
-        try:
-            row = jsonl.row(place, jsonl.parse(file, line, number)).data
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        found = list(_problems(row, space))
-        problems += [f"{place}: {problem}" for problem in found]
-        if not found:
-            rows.append(_row(row, space))
-    if problems:
-        raise ConfigError(problems[:20])
-    return rows
+    return jsonl.collect(file, lambda row: _annotated(row, space))
 
 
 def _problems(row: dict[str, Any], space: Space) -> Iterator[str]:
@@ -90,11 +74,7 @@ def _levels(row: dict[str, Any], space: Space) -> Iterator[str]:
     if not isinstance(values, dict) or not isinstance(carriers, dict):
         yield "values, carriers: must be objects"
         return
-    for name, level in values.items():
-        if name not in space.index:
-            yield f"values.{_named(name)}: no dimension of {space.name}; allowed: {', '.join(space.names)}"
-        elif isinstance(level, bool) or not isinstance(level, int | float) or not -1 <= level <= 1:
-            yield f"values.{name}: found {shown(level)}, allowed: -1 … 1"
+    yield from jsonl.wrong_levels(values, "values", space, lambda name: f"values.{_named(name)}: no dimension of {space.name};")
     count = len(split_sentences(row["answer"]))
     for name, places in carriers.items():
         if name not in values:
@@ -110,7 +90,10 @@ def _named(key: str) -> str:
     return key if key.isprintable() and len(key) <= 60 else shown(key)
 
 
-def _row(row: dict[str, Any], space: Space) -> Annotated:
+def _annotated(line: jsonl.Row, space: Space) -> Annotated:
+    row = line.data
+    if problems := list(_problems(row, space)):
+        raise line.error(*problems)
     values = ValueVector.of(space, row["values"]).array.astype(np.float32)
     carriers = {name: tuple(place - 1 for place in places) for name, places in row.get("carriers", {}).items()}
     return Annotated(row.get("topic", ""), row.get("kind", ""), row.get("query", ""), row["answer"], values, carriers, space)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import importlib.resources
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from visa_proxy.errors import ConfigError
 from visa_proxy.policy.problems import shown
+from visa_proxy.values import Space, ValueVector
 
+MAX_PROBLEMS: Final = 20
+"""So many of a file are named."""
 File = Path | Traversable
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,11 @@ class Row:
     place: str
     """ "file, line 3"."""
     data: dict[str, Any]
+
+    @property
+    def within(self) -> str:
+        """ "line 3": the place without its file."""
+        return self.place.rpartition(", ")[2]
 
     def text(self, key: str) -> str:
         """Raises ConfigError where `key` holds anything but a text."""
@@ -42,7 +51,17 @@ class Row:
         return value
 
     def wrong(self, key: str, found: Any, allowed: str) -> ConfigError:
-        return ConfigError([f"{self.place}: {key}: found {shown(found)}, allowed: {allowed}"])
+        return self.error(f"{key}: found {shown(found)}, allowed: {allowed}")
+
+    def error(self, *problems: str) -> ConfigError:
+        """Of `problems` at this place."""
+        return ConfigError([f"{self.place}: {problem}" for problem in problems])
+
+    def vector(self, key: str, space: Space, unknown: Callable[[str], str]) -> ValueVector:
+        """The levels of `key`; what it does not name is 0. Raises ConfigError with the first that `wrong_levels` finds."""
+        for problem in wrong_levels(self.data.get(key), key, space, unknown):
+            raise self.error(problem)
+        return ValueVector.of(space, self.data[key])
 
 
 def row(place: str, data: Any) -> Row:
@@ -52,10 +71,41 @@ def row(place: str, data: Any) -> Row:
     return Row(place, data)
 
 
+def wrong_levels(found: Any, key: str, space: Space, unknown: Callable[[str], str], most: float = 1.0) -> Iterator[str]:
+    """What is wrong with `found` as an object of levels, -most … most, by values of `space`; `unknown` says it of a name that is none."""
+    if not isinstance(found, dict):
+        yield f"{key}: found {shown(found)}, allowed: an object of levels"
+        return
+    for name, level in found.items():
+        if name not in space.index:
+            yield f"{unknown(name)} allowed: {', '.join(space.names)}"
+        elif isinstance(level, bool) or not isinstance(level, int | float) or not abs(level) <= most:
+            yield f"{key}.{name}: found {shown(level)}, allowed: -{most:g} … {most:g}"
+
+
 def bundled(folder: str) -> list[Traversable]:
     """The `*.jsonl` of a folder below `data/` of this package, by name; none where there is no such folder."""
     place = importlib.resources.files("visa_proxy.training").joinpath("data", *folder.split("/"))
     return sorted((f for f in place.iterdir() if f.name.endswith(".jsonl")), key=lambda f: f.name) if place.is_dir() else []
+
+
+def collect(file: File, make: Callable[[Row], Item]) -> list[Item]:
+    """What `make`, which raises ConfigError for a row that is wrong, makes of each; [] of a file without rows.
+
+    Raises ConfigError with the first `MAX_PROBLEMS` problems of all rows.
+    """
+    items: list[Item] = []
+    problems: list[str] = []
+    for number, line in lines(file):
+        try:
+            items.append(make(row(f"{file}, line {number}", parse(file, line, number))))
+        except ConfigError as error:
+            problems += error.problems
+        if len(problems) >= MAX_PROBLEMS:
+            break
+    if problems:
+        raise ConfigError(problems[:MAX_PROBLEMS])
+    return items
 
 
 def records(*files: File) -> Iterator[dict[str, Any]]:

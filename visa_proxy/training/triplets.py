@@ -28,7 +28,6 @@ from visa_proxy.training.labelled import Part, part_of
 from visa_proxy.training.phrases import phrases
 from visa_proxy.values import Space, ValueVector, load_space
 
-MAX_PROBLEMS: Final = 20
 TEXTS: Final = ("id", "topic", "query", "answer", "rewrite", "source")
 VECTORS: Final = ("values_before", "values_after", "target")
 Kind = Literal["words", "list", "phrase", "repeated", "echo", "empty", "leak", "truncated", "other"]
@@ -75,26 +74,16 @@ def read_triplets(path: Path, space: Space | None = None) -> list[Triplet]:
     Raises ConfigError naming file, line and key of what is wrong (the first twenty), also for an id that stands twice.
     """
     space = space or load_space("schwartz")
-    problems: list[str] = []
-    found: list[Triplet] = []
-    first: dict[str, int] = {}
-    for number, line in jsonl.lines(path):
-        place = f"{path}, line {number}"
-        try:
-            row = jsonl.row(place, jsonl.parse(path, line, number))
-            triplet = _triplet(row, space)
-        except ConfigError as error:
-            problems += error.problems
-        else:
-            if (before := first.setdefault(triplet.id, number)) != number:
-                problems.append(f"{place}: id: {shown(triplet.id)} stands in line {before} already; every id must be another")
-            found.append(triplet)
-        if len(problems) >= MAX_PROBLEMS:
-            break
-    if not problems and not found:
-        problems.append(f"{path}: no row in it")
-    if problems:
-        raise ConfigError(problems[:MAX_PROBLEMS])
+    lines: dict[str, str] = {}
+
+    def read(row: jsonl.Row) -> Triplet:
+        triplet = _triplet(row, space)
+        if (line := lines.setdefault(triplet.id, row.within)) != row.within:
+            raise row.error(f"id: {shown(triplet.id)} stands in {line} already; every id must be another")
+        return triplet
+
+    if not (found := jsonl.collect(path, read)):
+        raise ConfigError([f"{path}: no row in it"])
     return found
 
 
@@ -142,19 +131,11 @@ def _triplet(row: jsonl.Row, space: Space) -> Triplet:
 
 def _keys(row: jsonl.Row, allowed: frozenset[str]) -> None:
     if unknown := sorted(set(row.data) - allowed):
-        raise ConfigError([f"{row.place}: {shown(unknown[0])}: unknown key; allowed: {', '.join(sorted(allowed))}"])
+        raise row.error(f"{shown(unknown[0])}: unknown key; allowed: {', '.join(sorted(allowed))}")
 
 
 def _vector(row: jsonl.Row, key: str, space: Space) -> ValueVector:
-    levels = row.data.get(key)
-    if not isinstance(levels, dict):
-        raise row.wrong(key, levels, "an object of levels")
-    for name, level in levels.items():
-        if name not in space.index:
-            raise ConfigError([f"{row.place}: {key}: found {shown(name)}, allowed: {', '.join(space.names)}"])
-        if isinstance(level, bool) or not isinstance(level, int | float) or not -1 <= level <= 1:
-            raise row.wrong(f"{key}.{name}", level, "-1 … 1")
-    return ValueVector.of(space, levels)
+    return row.vector(key, space, lambda name: f"{key}: found {shown(name)},")
 
 
 def degenerate(triplet: Triplet, kind: Kind, rng: random.Random) -> str:

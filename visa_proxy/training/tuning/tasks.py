@@ -18,9 +18,8 @@ from visa_proxy.policy.resolve import Tenant
 from visa_proxy.training import jsonl
 from visa_proxy.training.labelled import Part, part_of, share
 from visa_proxy.training.triplets import read_triplets
-from visa_proxy.values import Space, Target, ValueVector, load_space
+from visa_proxy.values import Target, load_space
 
-MAX_PROBLEMS: Final = 20
 PARTS: Final = ("train", "validation")
 """Files of a folder that `visa-proxy data build` wrote; what is in its test.jsonl is nobody's to train on."""
 
@@ -57,38 +56,27 @@ def read_tasks(path: Path, *, need_rewrite: bool = False) -> list[Task]:
 
 
 def _file(file: Path, need_rewrite: bool) -> list[Task]:
-    first = next(iter(jsonl.lines(file)), None)
-    if first is None:
-        raise ConfigError([f"{file}: no row in it"])
-    place = f"{file}, line {first[0]}"
-    keys = jsonl.row(place, jsonl.parse(file, first[1], first[0])).data.keys()
-    if {"prompt", "source"} <= keys:
+    first = next(jsonl.rows(file))
+    if {"prompt", "source"} <= first.data.keys():
         return _rows(file, _sample)
-    if "instruction" not in keys:
+    if "instruction" not in first.data:
         return _triplets(file, need_rewrite)
     if need_rewrite:
-        raise ConfigError([f"{place}: rewrite: required key is missing; sft learns from written rewrites"])
+        raise first.error("rewrite: required key is missing; sft learns from written rewrites")
     return _rows(file, _instruction)
 
 
 def _rows(file: Path, read: Callable[[jsonl.Row, Path], Task]) -> list[Task]:
-    """Raises ConfigError with the first `MAX_PROBLEMS` problems."""
-    found: dict[str, Task] = {}
-    problems: list[str] = []
-    for number, line in jsonl.lines(file):
-        place = f"{file}, line {number}"
-        try:
-            task = read(jsonl.row(place, jsonl.parse(file, line, number)), file)
-            if task.id in found:
-                raise ConfigError([f"{place}: id: {task.id[:60]!r} stands above already; every id must be another"])
-            found[task.id] = task
-        except ConfigError as error:
-            problems += error.problems
-        if len(problems) >= MAX_PROBLEMS:
-            break
-    if problems:
-        raise ConfigError(problems[:MAX_PROBLEMS])
-    return list(found.values())
+    ids: set[str] = set()
+
+    def task(row: jsonl.Row) -> Task:
+        found = read(row, file)
+        if found.id in ids:
+            raise row.error(f"id: {found.id[:60]!r} stands above already; every id must be another")
+        ids.add(found.id)
+        return found
+
+    return jsonl.collect(file, task)
 
 
 def _triplets(file: Path, need_rewrite: bool) -> list[Task]:
@@ -102,16 +90,16 @@ def _triplets(file: Path, need_rewrite: bool) -> list[Task]:
 
 
 def _sample(row: jsonl.Row, file: Path) -> Task:
-    target = Target("target", _vector(row, "target", load_space("schwartz")))
+    levels = row.vector("target", load_space("schwartz"), lambda name: f"target.{name}: no such value;")
     answer, rewrite = _filled(row, "source"), _filled(row, "rewritten")
     # The builder split by prompt, and said so by the file's name.
     part: Part = "validation" if file.name == "validation.jsonl" else "train"
-    return Task(row.text("id"), part, row.text("prompt"), answer, target, rewrite=rewrite)
+    return Task(row.text("id"), part, row.text("prompt"), answer, Target("target", levels), rewrite=rewrite)
 
 
 def _instruction(row: jsonl.Row, file: Path) -> Task:
     query, answer, instruction = row.text("query"), _filled(row, "answer"), _filled(row, "instruction")
-    id_ = row.text("id") if "id" in row.data else row.place.rpartition(", ")[2]
+    id_ = row.text("id") if "id" in row.data else row.within
     return Task(id_, part_of(query or answer), query, answer, None, instruction)
 
 
@@ -119,18 +107,6 @@ def _filled(row: jsonl.Row, key: str) -> str:
     if not (text := row.text(key).strip()):
         raise row.wrong(key, row.data[key], "a text that is not empty")
     return text
-
-
-def _vector(row: jsonl.Row, key: str, space: Space) -> ValueVector:
-    levels = row.data.get(key)
-    if not isinstance(levels, dict):
-        raise row.wrong(key, levels, "an object of levels")
-    for name, level in levels.items():
-        if name not in space.index:
-            raise ConfigError([f"{row.place}: {key}.{name}: no such value; allowed: {', '.join(space.names)}"])
-        if isinstance(level, bool) or not isinstance(level, int | float) or not -1 <= level <= 1:
-            raise row.wrong(f"{key}.{name}", level, "-1 … 1")
-    return ValueVector.of(space, levels)
 
 
 def for_tenant(tasks: Sequence[Task], tenant: Tenant) -> list[Task]:
