@@ -44,8 +44,6 @@ LONG_FILES = (
     "test_stream_property.py",
     "test_parity.py",
     "test_sft.py",
-    "test_windows.py",
-    "test_space.py",
     "test_processes.py",
 )
 """Those that take about a minute, the longest first: several processes end together when these come at the beginning."""

@@ -37,8 +37,7 @@ def grpo(folder: Path, out: str) -> list[str]:
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    short = ("max_completion_tokens: 160", "max_completion_tokens: 40")
-    recipe_file(tmp_path / "recipe.yaml", short, ("beta: 0.01, max_steps: 4", "beta: 0.01, max_steps: 5"))
+    recipe_file(tmp_path / "recipe.yaml", ("beta: 0.01, max_steps: 4", "beta: 0.01, max_steps: 5"))
     triplets_file(tmp_path / "t.jsonl")
     tiny_model(tmp_path / "tiny")
     done = CliRunner().invoke(cli, grpo(tmp_path, "whole")[3:])
@@ -64,7 +63,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None
             assert [b[key] for key in keys] == pytest.approx([a[key] for key in keys], abs=1e-3)
 
     # The same folder for another recipe is refused, unless it is to begin anew.
-    recipe_file(tmp_path / "recipe.yaml", short, ("beta: 0.01, max_steps: 4", "beta: 0.02, max_steps: 5"))
+    recipe_file(tmp_path / "recipe.yaml", ("beta: 0.01, max_steps: 4", "beta: 0.02, max_steps: 5"))
     other = CliRunner().invoke(cli, grpo(tmp_path, "cut")[3:])
     assert other.exit_code == 2 and "was begun with another recipe; --fresh begins anew" in other.output
 

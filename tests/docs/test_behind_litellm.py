@@ -13,11 +13,12 @@ import pytest
 from tests.fakes.anthropic import messages
 from tests.fakes.base import FakeBase
 from tests.fakes.http import HOST, until
+from tests.fakes.needed import needs
 from tests.fakes.pages import Block, blocks, files
 from tests.fakes.rewriter import FakeRewriter
 from visa_proxy.engines.ports import free_port
 
-pytest.importorskip("litellm")
+pytestmark = needs("litellm")
 
 PAGE = Path(__file__).parents[2] / "docs" / "hosts" / "litellm.md"
 HEADING = "## Models behind LiteLLM's SDK\n"

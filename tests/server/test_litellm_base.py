@@ -15,6 +15,7 @@ import pytest_asyncio
 from tests.fakes.anthropic import messages
 from tests.fakes.base import FakeBase, answers, never
 from tests.fakes.http import HOST, closed_port, serving, until
+from tests.fakes.needed import needs
 from tests.fakes.policies import policy, write
 from tests.fakes.proxy import Running, config_for, running
 from tests.fakes.rewriter import FakeRewriter
@@ -23,8 +24,7 @@ from visa_proxy.llm.litellm import LiteLLMEndpoint
 from visa_proxy.policy.config import LiteLLM
 from visa_proxy.server.components import Instruments
 
-pytest.importorskip("litellm")
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [needs("litellm"), pytest.mark.asyncio(loop_scope="module")]
 
 ASK: dict[str, Any] = {"model": "voice", "messages": [{"role": "user", "content": QUESTION}]}
 PROFILES = ["bold", "off"]

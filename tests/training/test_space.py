@@ -9,7 +9,7 @@ import pytest
 
 from visa_proxy.detector.weights import BUNDLED
 from visa_proxy.errors import ConfigError
-from visa_proxy.training.space import train_space
+from visa_proxy.training.space import RECIPE, train_space
 
 SPACE = """\
 name: {name}
@@ -34,6 +34,13 @@ def space(folder: Path, name: str = "brand", first: str = "thrift") -> str:
     return str(file)
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training as it is, but brief: what is asked here is not how well a head learns."""
+    monkeypatch.setattr("visa_proxy.training.space.RECIPE", RECIPE.model_copy(update={"seeds": 1, "epochs": 2}))
+
+
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("topic", ["brand", "shop", "t3", ""])
 def test_few_topics_are_split_by_answer(tmp_path: Path, topic: str) -> None:
     lines, file = train_space(space(tmp_path), answers(tmp_path / "a.jsonl", topic), BUNDLED, tmp_path / "out", 0)
@@ -42,6 +49,7 @@ def test_few_topics_are_split_by_answer(tmp_path: Path, topic: str) -> None:
     assert (tmp_path / "out" / "space.yaml").is_file() and file.is_file()
 
 
+@pytest.mark.usefixtures("short")
 def test_a_bundled_space_in_a_folder_of_its_own(tmp_path: Path) -> None:
     _, file = train_space("tone", None, BUNDLED, tmp_path, 0)
     assert (file.parent / "space.yaml").read_bytes() == (BUNDLED.parents[1] / "values" / "spaces" / "tone.yaml").read_bytes()

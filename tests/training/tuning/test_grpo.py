@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("trl")
-pytest.importorskip("peft")
 
+from tests.fakes.needed import needs
 from tests.fakes.tuning import curve, recipe_file, tiny_model, triplets_file
 from visa_proxy.errors import ConfigError
 from visa_proxy.policy.load import load_policy
@@ -20,6 +20,8 @@ from visa_proxy.training.rewards.grader import Grader
 from visa_proxy.training.rewards.scorer import Instruments as Graders
 from visa_proxy.training.tuning.run import Job, tune
 from visa_proxy.training.tuning.stage import Stage
+
+pytestmark = needs("peft")
 
 ACME = Path(__file__).parents[3] / "policies" / "acme-outdoors.yaml"
 
