@@ -11,6 +11,7 @@ from visa_proxy.evaluation.cases import Case, dumps, space
 from visa_proxy.evaluation.judge import Judge, JudgeFiles
 from visa_proxy.evaluation.rows import Row
 from visa_proxy.server.components import Instruments
+from visa_proxy.training.rewards.grader import Grader
 from visa_proxy.values import ValueVector
 
 PARTS = "abcdefghijklmnopqrstuvwxyz"
@@ -52,4 +53,4 @@ class LoadedJudge(JudgeFiles):
 
     def load(self) -> Judge:
         assert self.instruments is not None
-        return Judge(self.instruments.detector, self.instruments.facts)
+        return Judge(Grader(self.instruments.detector, self.instruments.facts))

@@ -10,10 +10,9 @@ import pytest
 from tests.evaluation.samples import case, row
 from visa_proxy.evaluation import collect, metrics
 from visa_proxy.evaluation.cases import Case, space
-from visa_proxy.evaluation.metrics import Bounds
 from visa_proxy.evaluation.rows import Row
-from visa_proxy.evaluation.spans import kept_and_all
 from visa_proxy.evaluation.stats import Bootstrap, Ratio
+from visa_proxy.training.rewards.bounds import Bounds
 
 CASES = [case(1, power=1.0), case(2, power=1.0), case(3, power=1.0, security=-0.5)]
 ROWS: list[Row] = [
@@ -51,10 +50,10 @@ def test_figures_by_hand() -> None:
     [
         ({}, Bounds()),
         ({"consistency": 0.59}, Bounds(consistency=0.59)),
-        ({"after": {"power": 0.45, "security": 0.5, "hedonism": 0.7}}, Bounds(cosine=0.45, nearer=-0.1)),
+        ({"after": {"power": 0.45, "security": 0.5, "hedonism": 0.7}}, Bounds(value=0.45, nearer=-0.1)),
         ({"after": {"power": 0.24}}, Bounds(nearer=0.24)),
         ({"kept": 0}, None),
-        ({"fault": "list"}, None),
+        ({"fault": "pasted"}, None),
         ({"changed": False}, None),
     ],
 )
@@ -67,7 +66,7 @@ def test_joint_success_asks_for_everything(better: dict[str, Any], bounds: Bound
     assert metrics.success(measured, Bounds()).all() == (not better)
 
 
-@pytest.mark.parametrize("worse", [{"fault": "list"}, {"changed": False}])
+@pytest.mark.parametrize("worse", [{"fault": "pasted"}, {"changed": False}])
 def test_neither_a_faulty_form_nor_the_answer_itself_has_a_score(worse: dict[str, Any]) -> None:
     good = row({}, {"power": 0.9}, 0.6)
     found = metrics.score(collect.measured(CASES[:2], [good, good | worse]), Bounds())
@@ -108,24 +107,6 @@ def test_the_standard_deviation_is_that_of_the_cases() -> None:
 def test_all_errors_are_no_crash() -> None:
     found = values([{"error": "timeout"}] * 3, CASES)
     assert found["success"] == 0 and np.isnan(found["consistency"])
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("Take 10 g and 20 g to Acme.", 3),
-        ("Take 20 g and 10 g to Acme.", 2),
-        ("Take 10 g to Acme.", 2),
-        ("Take 110 g and 200 g.", 0),
-        ("", 0),
-    ],
-)
-def test_spans_are_counted_whole_and_in_order(text: str, kept: int) -> None:
-    assert kept_and_all("Take 10 g and 20 g to Acme.", text) == (kept, 3)
-
-
-def test_glossary_terms_are_spans() -> None:
-    assert kept_and_all("Use the trail pro.", "Use the trail pro!", ["trail pro"]) == (1, 1)
 
 
 def ratio(*numbers: float) -> Ratio:

@@ -51,10 +51,11 @@ def test_systems_with_a_size_are_plotted_by_it(tmp_path: Path) -> None:
 
 
 def test_faulty_forms_are_counted(tmp_path: Path) -> None:
-    rows = [row({}, {"power": 0.9}, fault="list" if i < 5 else "") for i in range(len(CASES))]
+    faults = ["pasted cut"] * 2 + ["pasted"] * 3
+    rows = [row({}, {"power": 0.9}, fault=faults[i] if i < 5 else "") for i in range(len(CASES))]
     write(tmp_path, CASES, results(CASES, {"a": ("echo", rows)}, ABOUT.bounds), About("some", []))
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "| a | form: list | 5 |" in text and "| a | 0.750 [" in text
+    assert "| a | form: pasted | 5 |" in text and "| a | form: cut | 2 |" in text and "| a | 0.750 [" in text
 
 
 def test_every_row_of_a_table_has_its_columns(tmp_path: Path) -> None:

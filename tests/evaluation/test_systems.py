@@ -16,13 +16,14 @@ from tests.evaluation.samples import ANSWER, case
 from tests.fakes.http import closed_port
 from tests.fakes.rewriter import FakeRewriter, asked_text, reply, thrilled
 from visa_proxy.errors import ConfigError, RewriterError
-from visa_proxy.evaluation.spans import kept_and_all
 from visa_proxy.evaluation.specs import parse_system, parse_systems, sized
 from visa_proxy.evaluation.systems import House, System
 from visa_proxy.llm.http import HttpEndpoint, new_session
 from visa_proxy.rewriter.chat import BUNDLED_MODEL, ChatRewriter
 from visa_proxy.server.components import Instruments
 from visa_proxy.shield.pipeline import Shield
+from visa_proxy.shield.preserve import protect
+from visa_proxy.training.rewards.spans import kept
 
 WRONG = {
     "no name": ("echo", "NAME=SPEC"),
@@ -138,7 +139,7 @@ async def test_a_folder_is_a_rewriter() -> None:
     async with opened(f"a=model:{BUNDLED_MODEL}") as system:
         first, again = await asyncio.gather(system.rewrite(sample), system.rewrite(sample))
     assert first == again and "17 minutes" in first.text and first.text != sample.answer
-    assert kept_and_all(sample.answer, first.text) == (1, 1)
+    assert kept(protect(sample.answer).spans, first.text) == 1
 
 
 async def test_thoughts_are_cut_off(rewriter: FakeRewriter) -> None:

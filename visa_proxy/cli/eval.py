@@ -57,7 +57,7 @@ def cases(out: Path, seed: int) -> None:
 @click.option("--lexicon", type=FOLDER, help="Judge by words too: the data folder that holds pyvalues-dictionary/en.json.")
 @click.option("--fluency", type=FOLDER, help="Measure perplexity under this causal language model.")
 @click.option("--against", metavar="NAME", help="Test the other systems against this one.")
-@click.option("--min-cosine", type=click.FloatRange(-1, 1), default=0.5, show_default=True, help="Joint success: value cosine.")
+@click.option("--min-value", type=click.FloatRange(-1, 1), default=0.5, show_default=True, help="Joint success: value cosine.")
 @click.option(
     "--min-nearer", type=click.FloatRange(0), default=0.25, show_default=True, help="Joint success: how much L2 gets less."
 )
@@ -78,7 +78,7 @@ def rewrite(
     seed: int,
     against: str | None,
     min_nearer: float,
-    min_cosine: float,
+    min_value: float,
     min_consistency: float,
     keys: tuple[str, ...],
     judge_detector: Path | None,
@@ -105,11 +105,11 @@ def rewrite(
     A run that was stopped, or killed, goes on where it was: what was answered is not asked again.
     """
     from visa_proxy.evaluation.cases import bundled, read_cases
-    from visa_proxy.evaluation.metrics import Bounds
     from visa_proxy.evaluation.report import About, results, write
     from visa_proxy.evaluation.run import Evaluation, Settings
     from visa_proxy.evaluation.specs import parse_systems
     from visa_proxy.server.components import standalone
+    from visa_proxy.training.rewards.bounds import Bounds
 
     specs = parse_systems(systems)
     if against is not None and against not in [spec.name for spec in specs]:
@@ -119,7 +119,7 @@ def rewrite(
     settings = Settings(specs=specs, cases=found, judge=judge, open_shield=standalone, keys=_keys(keys, specs), **options)
     evaluation = Evaluation(settings)
     _run(evaluation, specs)
-    bounds = Bounds(min_cosine, min_consistency, min_nearer)
+    bounds = Bounds(min_value, min_consistency, min_nearer)
     measured = results(found, {spec.name: (spec.text, evaluation.rows(spec)) for spec in specs}, bounds)
     name = "the bundled ones" if file is None else f"`{file.name}`"
     write(settings.out, found, measured, About(name, _about(judge), against, bounds, seed))

@@ -12,23 +12,21 @@ from typing import Any, Final
 import numpy as np
 
 from visa_proxy.detector import weights
-from visa_proxy.detector.base import Detector
-from visa_proxy.detector.load import load_detector
 from visa_proxy.errors import ConfigError
 from visa_proxy.evaluation.cases import Case, space
 from visa_proxy.evaluation.fluency import Fluency
-from visa_proxy.evaluation.form import fault
-from visa_proxy.evaluation.spans import kept_and_all
 from visa_proxy.facts import load as facts_load
-from visa_proxy.facts.base import FactAnalyzer
-from visa_proxy.facts.load import load_facts
-from visa_proxy.llm.instrument import Settings
-from visa_proxy.shield.verify import measured
+from visa_proxy.shield.preserve import protect
 from visa_proxy.training.baselines import Lexicon
 from visa_proxy.training.labelled import Labelled
+from visa_proxy.training.rewards import grader as grading
+from visa_proxy.training.rewards.form import UNCHANGED
+from visa_proxy.training.rewards.scorer import Instruments
+from visa_proxy.training.rewards.spans import kept
+from visa_proxy.values import ValueVector
 
 DIGITS: Final = 6
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what is measured: another one measures everything anew."""
 
 
@@ -60,9 +58,10 @@ class JudgeFiles:
     def load(self) -> Judge:
         """Takes seconds. Raises ConfigError for weights that cannot be used, MissingExtra without torch."""
         lexicon = None if self.lexicon is None else Lexicon(self.lexicon, space())
-        detector = load_detector(Settings(path="" if self.detector == weights.BUNDLED else str(self.detector)))
-        facts = load_facts(Settings(kind="nli", path="" if self.facts == facts_load.BUNDLED else str(self.facts)))
-        return Judge(detector, facts, lexicon, None if self.fluency is None else Fluency(self.fluency))
+        detector = None if self.detector == weights.BUNDLED else self.detector
+        facts = None if self.facts == facts_load.BUNDLED else self.facts
+        opened = Instruments.of(detector, facts).open()
+        return Judge(opened, lexicon, None if self.fluency is None else Fluency(self.fluency))
 
 
 def digest_of(path: Path) -> str:
@@ -86,45 +85,41 @@ def digest_of(path: Path) -> str:
 class Judge:
     """Safe to call concurrently."""
 
-    def __init__(
-        self, detector: Detector, facts: FactAnalyzer, lexicon: Lexicon | None = None, fluency: Fluency | None = None
-    ) -> None:
-        self._detector = detector
-        self._facts = facts
+    def __init__(self, grader: grading.Grader, lexicon: Lexicon | None = None, fluency: Fluency | None = None) -> None:
+        """`grader`: as in training; what comes beside it is measured here alone."""
+        self._grader = grader
         self._lexicon = lexicon
         self._fluency = fluency
-        self._known: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._known: dict[str, dict[str, Any]] = {}
+        """Of the answers, by digest of the case: measured once, whichever systems are compared."""
         self._one = asyncio.Lock()
         """The language model computes for one at a time."""
 
     async def judge(self, case: Case, text: str) -> dict[str, Any]:
         """What stands in a row beside the text: values before and after, consistency, spans, length. Raises InstrumentError."""
-        report = await self._facts.compare(case.answer, text)
-        kept, spans = kept_and_all(case.answer, text, case.glossary)
+        asked = grading.Case(case.query, case.answer, protect(case.answer, glossary=case.glossary), case.target)
+        (grade,) = await self._grader.grade_texts([asked], [text])
+        if case.digest not in self._known:
+            self._known[case.digest] = _values(await self._grader.before(asked)) | await self._beside(case.answer)
+        lost, gained = grade.differing
         return {
-            "before": await self._original(case),
-            "after": await self._of(case.query, text),
-            "consistency": round(report.consistency, DIGITS),
-            "forward": round(report.forward, DIGITS),
-            "backward": round(report.backward, DIGITS),
-            "lost": len(report.lost),
-            "gained": len(report.gained),
-            "kept": kept,
-            "spans": spans,
+            "before": self._known[case.digest],
+            "after": _values(grade.after) | await self._beside(text),
+            "consistency": round(grade.consistency, DIGITS),
+            "forward": round(grade.forward, DIGITS),
+            "backward": round(grade.backward, DIGITS),
+            "lost": lost,
+            "gained": gained,
+            "kept": kept(asked.protected.spans, text),
+            "spans": len(asked.protected.spans),
             "length": round(len(text) / len(case.answer), DIGITS),
-            "changed": text.split() != case.answer.split(),
-            "fault": fault(case, text),
+            "changed": UNCHANGED not in grade.faults,
+            "fault": " ".join(fault for fault in grade.faults if fault != UNCHANGED),
         }
 
-    async def _original(self, case: Case) -> dict[str, Any]:
-        """Measured once, whichever systems are compared."""
-        if case.digest not in self._known:
-            self._known[case.digest] = asyncio.ensure_future(self._of(case.query, case.answer))
-        return await asyncio.shield(self._known[case.digest])
-
-    async def _of(self, query: str, text: str) -> dict[str, Any]:
-        reading = await self._detector.detect(query, text)
-        found: dict[str, Any] = {"values": [round(float(v), DIGITS) for v in measured(reading, space()).array]}
+    async def _beside(self, text: str) -> dict[str, Any]:
+        """Words of the lexicon, and surprise, where they are asked for."""
+        found: dict[str, Any] = {}
         if self._lexicon is not None:
             found["words"] = [round(float(each), DIGITS) for each in self._lexicon([_bare(text)])[0]]
         if self._fluency is not None:
@@ -135,6 +130,10 @@ class Judge:
         async with self._one:
             nats, tokens = await asyncio.to_thread(surprise, text)
         return round(nats, DIGITS), tokens
+
+
+def _values(vector: ValueVector) -> dict[str, Any]:
+    return {"values": [round(float(v), DIGITS) for v in vector.array]}
 
 
 def _bare(text: str) -> Labelled:

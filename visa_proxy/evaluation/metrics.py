@@ -9,16 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from visa_proxy.evaluation.cases import NAMED
 from visa_proxy.evaluation.stats import Ratio
+from visa_proxy.training.rewards.bounds import TINY, Bounds
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 HIGHER: Final = "↑"
 LOWER: Final = "↓"
-TINY: Final = 1e-9
-"""So that what is on a bound is within it, whatever the rounding."""
 TITLES: Final[Mapping[str, tuple[str, str]]] = {
     "consistency": ("consistency", HIGHER),
     "weighted": ("consistency, paper's weights", HIGHER),
@@ -50,19 +48,6 @@ normal and independent: 0.020 off in quadratic mean, the next pair 0.031."""
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """What a joint success is; beside these, nothing verbatim is lost, the form is that of an answer, and the values came nearer."""
-
-    cosine: float = 0.5
-    """At least: within 60° of the target, the values asked for outweigh all others that the text expresses."""
-    consistency: float = 0.6
-    """At least: what the shield asks of a rewrite where a policy says nothing else."""
-    nearer: float = NAMED
-    """L2 to the target is at least this much less than that of the answer: half of the distance between two levels, or nothing has moved.
-    The cosine alone does not see it, since it looks at no length."""
-
-
-@dataclass(frozen=True)
 class Measured:
     """What one system made of N cases, in the order of the cases. Rows that are not `answered` hold NaN or 0, and are looked at nowhere."""
 
@@ -87,9 +72,9 @@ class Measured:
     length: Array
     """(N,): characters of the text by those of the answer."""
     faulty: Flags
-    """(N,): the form is not that of an answer; see `visa_proxy.evaluation.form`."""
+    """(N,): the form is not that of an answer; see `visa_proxy.training.rewards.form`."""
     changed: Flags
-    """(N,): the texts differ in more than white space."""
+    """(N,): the words are not those of the answer."""
     words_before: Array | None = None
     """(N, values): words of the lexicon per sentence."""
     words_after: Array | None = None
@@ -108,16 +93,13 @@ def weighted(forward: Array, backward: Array) -> Array:
 
 def success(measured: Measured, bounds: Bounds) -> Flags:
     """(N,): joint success. A case without an answer is none."""
-    found: Flags = (
-        measured.answered
-        & measured.changed
-        & ~measured.faulty
-        & (measured.kept >= measured.spans)
-        & (cosine(measured.after, measured.target) >= bounds.cosine - TINY)
-        & (measured.consistency >= bounds.consistency - TINY)
-        & (distance(measured.before, measured.target) - distance(measured.after, measured.target) >= bounds.nearer - TINY)
+    return measured.answered & bounds.met(
+        value=cosine(measured.after, measured.target),
+        consistency=measured.consistency,
+        nearer=distance(measured.before, measured.target) - distance(measured.after, measured.target),
+        intact=measured.kept >= measured.spans,
+        faulty=measured.faulty | ~measured.changed,
     )
-    return found
 
 
 def paper_success(measured: Measured) -> Flags:

@@ -14,9 +14,10 @@ import numpy as np
 from visa_proxy.errors import ConfigError
 from visa_proxy.evaluation import collect, metrics, plots
 from visa_proxy.evaluation.cases import Case, space
-from visa_proxy.evaluation.metrics import TITLES, Bounds, Measured
+from visa_proxy.evaluation.metrics import TITLES, Measured
 from visa_proxy.evaluation.rows import Row
 from visa_proxy.evaluation.stats import ROUNDS, Bootstrap, Estimate, Ratio
+from visa_proxy.training.rewards.bounds import Bounds
 
 REPORT: Final = "report.md"
 TABLE_1: Final = ("consistency", "weighted", "forward", "backward", "l2", "cosine")
@@ -94,11 +95,23 @@ def page(cases: Sequence[Case], found: Sequence[Result], about: About, bootstrap
         "",
         *about.judge,
         "",
-        *_table(["system", "what", "cases", "answered", "errors"], [_who(each) for each in found]),
+        *tables(found, about, bootstrap),
+        *tests(found, about, bootstrap),
+        *_failures(found),
+        *(line for name in drawn for line in (f"![{name.removesuffix('.svg')}]({name})", "")),
+        *NOTES,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tables(found: Sequence[Result], about: About, bootstrap: Bootstrap) -> list[str]:
+    """Who answered, all figures, and what a success is; ends with an empty line."""
+    return [
+        *table(["system", "what", "cases", "answered", "errors"], [_who(each) for each in found]),
         "",
         "## Consistency and values (table 1)",
         "",
-        *_table(["system", *(f"{_title(n)} | std" for n in TABLE_1)], [_first(each, bootstrap) for each in found]),
+        *table(["system", *(f"{_title(n)} | std" for n in TABLE_1)], [_first(each, bootstrap) for each in found]),
         "",
         "## Joint success and more",
         "",
@@ -108,17 +121,12 @@ def page(cases: Sequence[Case], found: Sequence[Result], about: About, bootstrap
         "",
         "## Deviation by value (table 5)",
         "",
-        *_table(["system", *space().names, "MAD"], [_deviations(each) for each in found]),
+        *table(["system", *space().names, "MAD"], [_deviations(each) for each in found]),
         "",
-        *_tests(found, about, bootstrap),
-        *_failures(found),
-        *(line for name in drawn for line in (f"![{name.removesuffix('.svg')}]({name})", "")),
-        *_NOTES,
     ]
-    return "\n".join(lines) + "\n"
 
 
-_NOTES: Final = """\
+NOTES: Final = """\
 ## What the figures are
 
 - consistency: the weaker direction of entailment, 0 where a number, name, URL, date or negation differs. Forward: the rewrite entails
@@ -126,10 +134,11 @@ _NOTES: Final = """\
   as in its tables 1 and 5.
 - value L2, cosine: of the text's values as the judge measures them, and the target v*. MAD: mean |v' − v*| over the ten values.
 - joint success rates: of all cases; one that ended in an error is no success. Every other figure is over the cases with an answer.
-- score: min(1, consistency / its bound) × (1 + cosine) / 2, 0 for a faulty form and for the answer itself. Faulty: empty, something of the
-  prompt in it, a bare list of words, repetition, no end, less than half or more than twice as long.
+- score: min(1, consistency / its bound) × (1 + cosine) / 2, 0 for a faulty form and for the answer itself. Faulty: empty, repeated,
+  leaked (something of the prompt in it), listed (values named), pasted (their words, or a bare list), layout (other items or headings than
+  the answer), cut (no end), short (less than half) or long (more than twice).
 - spans preserved: code, URLs, numbers, quotations, names and glossary terms of the answer that stand in the text whole and in their order.
-- length ratio: characters of the text by those of the answer. Share changed: texts that differ in more than white space.
+- length ratio: characters of the text by those of the answer. Share changed: texts whose words are not those of the answer.
 - collateral drift: Σ |v' − v| over the values that Δv does not name, by Σ (|v − v*| − |v' − v*|) over those that it names; both sums over all
   cases with an answer. – where that gain is not above 0.
 - lexicon: words of a value's list per sentence, more or fewer as asked (asked), and either way for the values not asked for (others).
@@ -139,7 +148,7 @@ _NOTES: Final = """\
 def _bounds(bounds: Bounds) -> list[str]:
     """What a success is."""
     return [
-        f"Joint success: value cosine ≥ {bounds.cosine:g}, consistency ≥ {bounds.consistency:g}, L2 to the target at least {bounds.nearer:g} "
+        f"Joint success: value cosine ≥ {bounds.value:g}, consistency ≥ {bounds.consistency:g}, L2 to the target at least {bounds.nearer:g} "
         "less than that of the answer,",
         "every verbatim span preserved, and another text than the answer, in the form of one. By the paper's bounds: "
         f"L2 ≤ {metrics.PAPER_L2:g}, and",
@@ -151,7 +160,8 @@ def _title(name: str) -> str:
     return " ".join(filter(None, TITLES[name]))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """In Markdown; a head with " | " in it is one for several columns."""
     columns = "".join("---|" for _ in " | ".join(head).split(" | "))
     return [f"| {' | '.join(head)} |", f"|{columns}", *(f"| {' | '.join(row)} |" for row in rows)]
 
@@ -160,7 +170,8 @@ def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
-def _shown(found: Estimate, digits: int = 3) -> str:
+def shown(found: Estimate, digits: int = 3) -> str:
+    """The figure with its interval; – where there is none."""
     if not math.isfinite(found.value):
         return "–"
     between = f" [{_number(found.low, digits)}, {_number(found.high, digits)}]" if math.isfinite(found.low) else ""
@@ -180,7 +191,7 @@ def _first(each: Result, bootstrap: Bootstrap) -> list[str]:
     cells = [each.name]
     for name in TABLE_1:
         ratio = each.figures[name]
-        cells += [_shown(bootstrap.estimate(ratio)), _number(metrics.spread(ratio))]
+        cells += [shown(bootstrap.estimate(ratio)), _number(metrics.spread(ratio))]
     return cells
 
 
@@ -189,9 +200,9 @@ def _second(found: Sequence[Result], bootstrap: Bootstrap) -> list[str]:
     fluent = any(each.surprise is not None for each in found)
     rows = []
     for each in found:
-        cells = [each.name, *(_shown(bootstrap.estimate(each.figures[name])) for name in names)]
+        cells = [each.name, *(shown(bootstrap.estimate(each.figures[name])) for name in names)]
         rows.append([*cells, _perplexity(each.surprise, bootstrap)] if fluent else cells)
-    lines = _table(["system", *map(_title, names), *(["perplexity ↓"] if fluent else [])], rows)
+    lines = table(["system", *map(_title, names), *(["perplexity ↓"] if fluent else [])], rows)
     if fluent:
         answers = next((s for each in found if (s := collect.surprise(each.rows, "before")) is not None), None)
         lines += ["", f"The answers themselves have a perplexity of {_perplexity(answers, bootstrap)}."]
@@ -202,7 +213,7 @@ def _perplexity(ratio: Ratio | None, bootstrap: Bootstrap) -> str:
     if ratio is None:
         return "–"
     found = bootstrap.estimate(ratio)
-    return _shown(Estimate(*(math.exp(v) for v in (found.value, found.low, found.high))), 1)
+    return shown(Estimate(*(math.exp(v) for v in (found.value, found.low, found.high))), 1)
 
 
 def _deviations(each: Result) -> list[str]:
@@ -210,7 +221,8 @@ def _deviations(each: Result) -> list[str]:
     return [each.name, *map(_number, off), _number(float(np.mean(off)))]
 
 
-def _tests(found: Sequence[Result], about: About, bootstrap: Bootstrap) -> list[str]:
+def tests(found: Sequence[Result], about: About, bootstrap: Bootstrap) -> list[str]:
+    """Everybody else against `about.against`; ends with an empty line. Nothing where that system is not among them."""
     theirs = next((each for each in found if each.name == about.against), None)
     if theirs is None:
         return []
@@ -221,13 +233,13 @@ def _tests(found: Sequence[Result], about: About, bootstrap: Bootstrap) -> list[
             continue
         for name in names:
             test = bootstrap.difference(each.figures[name], theirs.figures[name])
-            rows.append([each.name, _title(name), _shown(test), _number(test.p, 4)])
+            rows.append([each.name, _title(name), shown(test), _number(test.p, 4)])
     return [
         f"## Paired tests against {theirs.name}",
         "",
         f"System less {theirs.name}, over the cases that both answered (joint success: over all).",
         "",
-        *_table(["system", "figure", "difference", "p"], rows),
+        *table(["system", "figure", "difference", "p"], rows),
         "",
     ]
 
@@ -236,11 +248,11 @@ def _failures(found: Sequence[Result]) -> list[str]:
     rows = []
     for each in found:
         errors = Counter(str(row["error"]) for row in each.rows if "error" in row)
-        faults = Counter(str(row["fault"]) for row in each.rows if row.get("fault"))
+        faults = Counter(fault for row in each.rows for fault in str(row.get("fault", "")).split())
         statuses = Counter(str(row["status"]) for row in each.rows if row.get("status"))
         rows += [[each.name, _escaped(f"error: {reason}"), str(count)] for reason, count in sorted(errors.items())]
         rows += [[each.name, f"form: {fault}", str(count)] for fault, count in sorted(faults.items())]
         rows += [[each.name, f"`{_escaped(status)}`", str(count)] for status, count in sorted(statuses.items())]
     if not rows:
         return ["No call failed.", ""]
-    return ["## Errors, faulty forms, and what the shield did", "", *_table(["system", "what", "cases"], rows), ""]
+    return ["## Errors, faulty forms, and what the shield did", "", *table(["system", "what", "cases"], rows), ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pickle
 
@@ -20,7 +21,7 @@ SPACE = load_space("schwartz")
 ANSWER = "Ask at the desk. It opens at 9 a.m. every day."
 CASE = Case("When?", ANSWER, protect(ANSWER), ValueVector.of(SPACE, {"benevolence": 1, "power": -0.5}))
 HONEST = "Ask our kind friends at the desk. It opens at ⟦1⟧ every day."
-GRADE = Grade(0.5, 0.9, 0.8, 0.8, True, (), 2.3, 0.4)
+GRADE = Grade(0.5, 0.9, 0.8, 0.8, True, (), 2.3, 0.4, 0.5, ValueVector.zero(SPACE))
 
 
 @pytest.fixture
@@ -77,7 +78,8 @@ def test_scalarisations() -> None:
     gated = RewardRecipe(scalarisation="gated", value=2.0, semantic=3.0, gates=("form", "length"))
     assert gated.total(GRADE) == pytest.approx(0.8 * (2 * 0.75 + 3) * 1 * 0.5)
     none = functools.partial(Gated, Scorer(lambda: pytest.fail("no grader is needed")), (1.0, 1.0))
-    assert none(["placeholders"]).measured(Grade(1, 1, 1, 1, False, (), 1, 0)) == 0
+    assert none(["placeholders"]).measured(dataclasses.replace(GRADE, value=1, consistency=1, length=1, intact=False)) == 0
+    assert none([]).measured(dataclasses.replace(GRADE, value=1, consistency=1, intact=False)) == 2
 
 
 def test_adaptive_weights_go_to_the_objective_that_lags() -> None:

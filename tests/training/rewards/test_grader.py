@@ -11,7 +11,8 @@ from visa_proxy.detector.base import Detector, Reading
 from visa_proxy.facts.base import FactAnalyzer, FactReport
 from visa_proxy.server.components import Instruments
 from visa_proxy.shield.preserve import protect
-from visa_proxy.training.rewards.grader import Bounds, Case, Grade, Grader, nearness
+from visa_proxy.training.rewards.bounds import Bounds
+from visa_proxy.training.rewards.grader import Case, Grade, Grader, nearness
 from visa_proxy.training.rewards.scalar import RewardRecipe
 from visa_proxy.training.triplets import KINDS, Triplet, degenerate, written
 from visa_proxy.training.tuning.prompts import hidden
@@ -64,7 +65,9 @@ async def test_a_rewrite_is_measured_as_serving_measures_it(grader: Grader, inst
     report = await instruments.facts.compare(triplet.answer, triplet.rewrite)
     measured = reading.values.cleared(0.05)
     assert grade.value == pytest.approx(measured.cosine(triplet.target), abs=1e-3)
-    assert grade.l2 == pytest.approx(measured.l2(triplet.target), abs=1e-3)
+    assert grade.l2 == pytest.approx(measured.l2(triplet.target), abs=1e-3) and grade.after.l2(measured) < 1e-3
+    answer = (await instruments.detector.detect(triplet.query, triplet.answer)).values.cleared(0.05)
+    assert grade.nearer == pytest.approx(answer.l2(triplet.target) - measured.l2(triplet.target), abs=1e-3)
     assert grade.consistency == pytest.approx(report.consistency, abs=1e-3)
 
 
@@ -84,6 +87,32 @@ async def test_without_its_placeholders_a_rewrite_keeps_no_facts(grader: Grader)
     assert [(g.intact, g.consistency) for g in (lost, twice, literal)] == [(False, 0.0)] * 3
 
 
+async def test_a_text_without_placeholders_gets_the_grade_of_one_with_them(grader: Grader) -> None:
+    answer = 'The ticket "Day Out" costs £10 a day. Ask at the desk.'
+    case = Case("", answer, protect(answer), ValueVector.of(SPACE, {"benevolence": 1}))
+    (hidden_,) = await grader.grade([case], ["The ticket ⟦1⟧ costs ⟦2⟧ a day. Ask our kind friends at the desk."])
+    plain, other = await grader.grade_texts(
+        [case] * 2,
+        [
+            'The ticket "Day Out" costs £10 a day. Ask our kind friends at the desk.',
+            "The ticket “Day Out” costs £10 a day. Ask our kind friends at the desk.",
+        ],
+    )
+    assert plain == hidden_ and plain.intact
+    # Another system's quotation marks are a span lost, and no reason to look away from the facts.
+    assert not other.intact and other.forward > 0.5 and not other.success(Bounds(-1, 0, -2))
+
+
+async def test_a_rewrite_that_moves_away_is_told_from_one_that_comes_nearer(grader: Grader) -> None:
+    answer = "Ask at the desk. It opens at nine."
+    case = Case("", answer, protect(answer), ValueVector.of(SPACE, {"benevolence": 1}))
+    near, echo, nothing = await grader.grade([case] * 3, ["Ask our kind friends at the desk. It opens at nine.", answer, ""])
+    assert near.nearer > 0.25 and echo.nearer == 0 and abs(nothing.nearer) < 0.1
+    against = dataclasses.replace(case, target=ValueVector.of(SPACE, {"benevolence": -1}))
+    (far,) = await grader.grade([against], ["Ask our kind friends at the desk. It opens at nine."])
+    assert far.nearer < 0
+
+
 async def test_a_target_of_nothing_is_reached_by_a_neutral_text(grader: Grader) -> None:
     answer = "Above all be safe, never take a risk. The cover has four screws."
     case = Case("", answer, protect(answer), ValueVector.zero(SPACE))
@@ -97,9 +126,10 @@ def test_nearness() -> None:
 
 
 def test_a_joint_success_needs_all_of_it() -> None:
-    good = Grade(0.5, 0.6, 0.6, 0.6, True, (), 1.0, 0.1)
+    good = Grade(0.5, 0.6, 0.6, 0.6, True, (), 1.0, 0.1, 0.25, ValueVector.zero(SPACE))
     assert good.success(Bounds())
-    for change in ({"value": 0.49}, {"consistency": 0.59}, {"intact": False}, {"faults": ("unchanged",)}):
+    changes = ({"value": 0.49}, {"consistency": 0.59}, {"nearer": 0.24}, {"intact": False}, {"faults": ("unchanged",)})
+    for change in changes:
         assert not dataclasses.replace(good, **change).success(Bounds())
 
 
@@ -128,5 +158,6 @@ async def test_the_same_rewrite_is_graded_once(instruments: Instruments) -> None
     case, other = (Case("", answer, protect(answer), ValueVector.of(SPACE, {name: 1})) for name in ("benevolence", "power"))
     text = as_written(case, "Ask our kind friends at the desk. It opens at nine.")
     first = await grader.grade([case, case, other], [text, text, text])
-    assert counting.asked == 4 and first[0] == first[1] != first[2]
-    assert await grader.grade([case], [text]) == first[:1] and counting.asked == 4
+    # The answer is measured once, and the rewrite once for each target.
+    assert counting.asked == 1 + 2 * 2 and first[0] == first[1] != first[2]
+    assert await grader.grade([case], [text]) == first[:1] and counting.asked == 5

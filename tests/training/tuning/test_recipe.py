@@ -12,6 +12,7 @@ pytest.importorskip("trl")
 
 from tests.fakes.tuning import recipe_file
 from visa_proxy.errors import ConfigError
+from visa_proxy.training.rewards.bounds import Bounds
 from visa_proxy.training.tuning.arguments import METHODS, Method
 from visa_proxy.training.tuning.recipe import BUNDLED, FOLDER, load, trainer_arguments
 
@@ -55,6 +56,7 @@ def test_the_papers_recipe_is_its_table_4() -> None:
         (("prompt: compact", "prompt: short"), "prompt: found 'short', allowed: 'full' or 'compact'"),
         (("gates: [form,", "gates: [forn,"), "reward.gates[0]: found 'forn', allowed: 'form', 'length' or 'placeholders'"),
         (("every: 2", "every: 0"), "held.every: found 0, allowed: a whole number ≥ 1"),
+        (("every: 2", "every: 2, nearer: -1"), "held.nearer: found -1, allowed: a number ≥ 0"),
         (("prompt: compact", "prompt: compact\nlora: {rank: 12}"), "lora.rank: found 12, allowed: 1, 8, 16"),
     ],
 )
@@ -64,6 +66,12 @@ def test_a_wrong_key_is_named_with_its_place(tmp_path: Path, change: tuple[str, 
         load(str(file), "grpo")
     (problem,) = caught.value.problems
     assert problem.startswith(f"{file}:") and said in problem and len(problem) < 400
+
+
+def test_what_a_joint_success_is_can_be_said(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path / "mine.yaml", ("every: 2", "every: 2, value: 0.1, consistency: 0.2, nearer: 0.3"))
+    assert load(str(file), "grpo").held.bounds == Bounds(value=0.1, consistency=0.2, nearer=0.3)
+    assert load("bundled", "grpo").held.bounds == Bounds()
 
 
 def test_values_that_do_not_go_together_are_refused_with_the_trainers_reason(tmp_path: Path) -> None:

@@ -8,44 +8,57 @@ from collections import Counter
 from typing import Final
 
 from visa_proxy.encoder.sentences import split_sentences
+from visa_proxy.training.rewards.leaks import leaks
 from visa_proxy.training.rewards.pasting import pasted
-from visa_proxy.values import load_space
+from visa_proxy.training.rewards.vocabulary import names, spoken
+from visa_proxy.values import Space
 
 ROOM: Final = 12
 """Words that a rewrite of however short a text may add: a phrase takes that many."""
 WIDE: Final = (0.7, 1.6)
 """Length ratios that are nobody's business."""
 LIMITS: Final = (0.35, 3.0)
-"""Length ratios that count as no rewrite at all."""
+"""Length ratios that earn nothing."""
+SHORTEST: Final = 0.5
+LONGEST: Final = 2.0
+"""Characters by those of the original: beyond them it is no rewrite. `SPARE` more are always allowed, since a short answer may well
+take one sentence more."""
+SPARE: Final = 200
+UNCHANGED: Final = "unchanged"
 GRAM: Final = 4
 LOOP: Final = 3
-"""So many times a run of `GRAM` words may stand in a text, where the original does not repeat it as often."""
+"""So many times a run of `GRAM` words, or a sentence of one word, may not stand in a text, where the original does not repeat it as often."""
 LISTED: Final = 3
 """Names of values in a rewrite that the original does not have: more than this is a list of them."""
+RUN: Final = 3
+"""So many, one after the other, are one too."""
 _WORD: Final = re.compile(r"\w+")
-_LEAK: Final = re.compile(
-    r"<\|\w+\|>|[⟦⟧]|^\W*(?:target values|answer to rewrite|rewritten answer|question)\s*:|\[/?inst\]|<think>",
-    re.IGNORECASE | re.MULTILINE,
-)
-_SCALE: Final = r"[ \t]*[:=]?[ \t]*[-+−]\d"
+_MARKED: Final = re.compile(r"^[ \t]*(?:[-*•+][ \t]|\d{1,3}[.)][ \t]|#{1,6}[ \t]|>|\||`{3}|~{3})", re.MULTILINE)
+"""A line that has a meaning in Markdown: an item, a heading, a quotation, a row, a fence."""
+_OPEN: Final = frozenset(",-–—(/&")
 
 
-def faults(original: str, rewritten: str) -> tuple[str, ...]:
-    """What is wrong with `rewritten` as a rewrite of `original`; both with their verbatim spans in place.
+def faults(original: str, rewritten: str, space: Space) -> tuple[str, ...]:
+    """What is wrong with `rewritten` as a rewrite of `original`; both with their verbatim spans in place. `space`: that of the target.
 
     empty; unchanged: the same words; repeated: a sentence, or a run of words, more often than in the original; leaked: the prompt
-    shows; listed: values are named, not expressed; pasted: their vocabulary is glued on; layout: other lines than the original's.
+    shows; listed: values are named, not expressed; pasted: their vocabulary is glued on, or a bare list of words; layout: other items,
+    headings or rows than the original's; cut: it has no end, and the original has one; short, long: less than half, more than twice.
     """
     words, before = _words(rewritten), _words(original)
     if not words:
         return ("empty",)
+    if words == before:
+        return (UNCHANGED,)
     found = {
-        "unchanged": words == before,
         "repeated": _repeated(original, rewritten) or _looping(before, words),
-        "leaked": _leaks(original, rewritten),
-        "listed": len(_named(rewritten) - _named(original)) > LISTED,
-        "pasted": pasted(original, rewritten),
-        "layout": _lines(original) != _lines(rewritten),
+        "leaked": leaks(original, rewritten, space),
+        "listed": _listed(original, rewritten, space),
+        "pasted": pasted(original, rewritten, space),
+        "layout": len(_MARKED.findall(original)) != len(_MARKED.findall(rewritten)),
+        "cut": _ended(original) and not _ended(rewritten),
+        "short": len(rewritten.strip()) < SHORTEST * len(original.strip()),
+        "long": len(rewritten.strip()) > LONGEST * len(original.strip()) + SPARE,
     }
     return tuple(name for name, wrong in found.items() if wrong)
 
@@ -65,13 +78,12 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _lines(text: str) -> int:
-    return sum(1 for line in text.splitlines() if line.strip())
-
-
 def _repeated(original: str, rewritten: str) -> bool:
+    """A sentence twice, one of a single word thrice."""
     before, after = (Counter(" ".join(_words(s)) for s in split_sentences(text)) for text in (original, rewritten))
-    return any(count > max(1, before[sentence]) for sentence, count in after.items())
+    return any(
+        sentence and count > before[sentence] and count >= (2 if " " in sentence else LOOP) for sentence, count in after.items()
+    )
 
 
 def _looping(before: list[str], after: list[str]) -> bool:
@@ -80,17 +92,21 @@ def _looping(before: list[str], after: list[str]) -> bool:
     return any(count >= LOOP and count > known[run] for run, count in found.items())
 
 
-def _leaks(original: str, rewritten: str) -> bool:
-    return any(len(pattern.findall(rewritten)) > len(pattern.findall(original)) for pattern in (_LEAK, _levels()))
+def _listed(original: str, rewritten: str, space: Space) -> bool:
+    before, after = spoken(original), spoken(rewritten)
+    own = {spoken(name) for name in space.names}
+    added = set(names(space).findall(after)) - set(names(space).findall(before))
+    if len(added & own) > LISTED:
+        return True
+    return bool(added) and bool(_run(space).search(after)) and not _run(space).search(before)
 
 
-@functools.cache
-def _levels() -> re.Pattern[str]:
-    """A value's name with a level, as the prompts have it."""
-    names = "|".join(name.replace("_", "[ _-]") for name in load_space("schwartz").names)
-    return re.compile(rf"\b(?:{names}){_SCALE}", re.IGNORECASE)
+@functools.lru_cache(maxsize=16)
+def _run(space: Space) -> re.Pattern[str]:
+    return re.compile(r"(?: (?:and|or))? ".join([names(space).pattern] * RUN))
 
 
-def _named(text: str) -> set[str]:
-    spoken = " ".join(_words(text.replace("_", " ")))
-    return {name for name in load_space("schwartz").names if re.search(rf"\b{name.replace('_', ' ')}\b", spoken)}
+def _ended(text: str) -> bool:
+    """The last character is that of an end: a stop, a closing bracket, a symbol; no letter, digit or comma."""
+    last = text.rstrip()[-1:]
+    return bool(last) and not last.isalnum() and last not in _OPEN

@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from visa_proxy.detector.base import Detector
-from visa_proxy.facts.base import FactAnalyzer
+from visa_proxy.detector.base import Detector, Reading
+from visa_proxy.facts.base import FactAnalyzer, FactReport
 from visa_proxy.shield.pipeline import MAX_QUERY
 from visa_proxy.shield.preserve import PLACEHOLDER, Protected
 from visa_proxy.shield.verify import measured
+from visa_proxy.training.rewards.bounds import Bounds
 from visa_proxy.training.rewards.form import faults, length_ratio
+from visa_proxy.training.rewards.spans import kept
 from visa_proxy.values import ValueVector
 
 AT_ONCE: Final = 256
 """Completions being measured at the same time: enough to fill the instruments' batches."""
 REMEMBERED: Final = 8192
-"""Grades kept: every reward of a step asks for the same ones."""
+"""Grades kept, and answers: every reward of a step asks for the same ones."""
+NOTHING: Final = FactReport(0.0, 0.0)
+"""What is kept of an answer where nothing is compared."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """What a joint success is (paper, section 4.5; its own bounds are lost in the copy that we work from): all must hold."""
-
-    value: float = 0.5
-    """At least this cosine to v*."""
-    consistency: float = 0.6
-    """At least this consistent: what the shield asks by default."""
-
-
-@dataclass(frozen=True)
 class Grade:
     """One rewrite, measured."""
 
@@ -56,26 +50,51 @@ class Grade:
     backward: float
     """0 … 1: nothing added."""
     consistency: float
-    """0 … 1: the smaller direction; 0 where a deterministic fact differs or a placeholder is not intact."""
+    """0 … 1: the smaller direction; 0 where a deterministic fact differs, and for a rewrite whose placeholders are not intact."""
     intact: bool
-    """Every placeholder once and in order."""
+    """Every verbatim span is there, in order; of a rewrite with placeholders, each of them once."""
     faults: tuple[str, ...]
     """What is wrong with its form, see `form.faults`."""
     length: float
     """By the original's; see `form.length_ratio`."""
     l2: float
     """|Ψ(query, y') - v*| (paper, section 4.2)."""
+    nearer: float
+    """How much less that is than |Ψ(query, y) - v*|, the answer's own; below 0 for one that went away from v*."""
+    after: ValueVector
+    """Ψ(query, y'), without the noise, in the space of v*."""
+    differing: tuple[int, int] = (0, 0)
+    """Deterministic facts lost, and gained."""
 
     def success(self, bounds: Bounds) -> bool:
         """Joint success."""
-        return self.intact and not self.faults and self.value >= bounds.value and self.consistency >= bounds.consistency
+        met = bounds.met(
+            value=self.value,
+            consistency=self.consistency,
+            nearer=self.nearer,
+            intact=self.intact,
+            faulty=bool(self.faults),
+        )
+        return bool(met)
 
 
 EMPTY: Final = ("empty",)
 
 
+@dataclass(frozen=True)
+class _Handed:
+    """A rewrite as a reader gets it."""
+
+    case: Case
+    text: str
+    intact: bool
+    compared: bool
+    """Whether the fact analyzer is asked."""
+
+
 class Grader:
-    """Grades rewrites with the instruments that verify them in serving. A rewrite is graded once, however often it is handed in.
+    """Grades rewrites with the instruments that verify them in serving. A rewrite is graded once, however often it is handed in, and so is
+    the answer that it is one of.
 
     The instruments encode a sentence once, and ask nothing about sentences that stand in both texts, so what a grade costs goes by
     what was changed.
@@ -84,49 +103,71 @@ class Grader:
     def __init__(self, detector: Detector, facts: FactAnalyzer) -> None:
         self.detector = detector
         self._facts = facts
-        self._known: OrderedDict[tuple[Case, str], Grade] = OrderedDict()
+        self._known: OrderedDict[_Handed, Grade] = OrderedDict()
+        self._originals: OrderedDict[tuple[str, str], Reading] = OrderedDict()
 
     async def grade(self, cases: Sequence[Case], rewrites: Sequence[str]) -> list[Grade]:
         """The grades, in order; `rewrites` still hold their placeholders.
 
         Raises InstrumentError when an instrument behind an endpoint fails.
         """
-        asked = list(zip(cases, rewrites, strict=True))
-        grades = {pair: self._known[pair] for pair in asked if pair in self._known}
-        missing = [pair for pair in dict.fromkeys(asked) if pair not in grades]
+        return await self._grades([_restored(case, text) for case, text in zip(cases, rewrites, strict=True)])
+
+    async def grade_texts(self, cases: Sequence[Case], texts: Sequence[str]) -> list[Grade]:
+        """The same for texts without placeholders, of whoever never saw one: the spans are looked for, and facts are compared even where
+        one is missing. Raises InstrumentError."""
+        found = ((case, text, case.protected.spans) for case, text in zip(cases, texts, strict=True))
+        return await self._grades(
+            [_Handed(case, text.strip(), kept(spans, text) == len(spans), True) for case, text, spans in found]
+        )
+
+    async def before(self, case: Case) -> ValueVector:
+        """Ψ(query, y): what the answer itself expresses. Raises InstrumentError."""
+        key = case.query, case.original
+        if key not in self._originals:
+            reading = await self.detector.detect(case.query[:MAX_QUERY], case.original)
+            self._originals[key] = Reading(reading.values)  # what it says of each sentence is no longer needed
+            while len(self._originals) > REMEMBERED:
+                self._originals.popitem(last=False)
+        return measured(self._originals[key], case.target.space)
+
+    async def _grades(self, asked: Sequence[_Handed]) -> list[Grade]:
+        grades = {each: self._known[each] for each in asked if each in self._known}
+        missing = [each for each in dict.fromkeys(asked) if each not in grades]
         for start in range(0, len(missing), AT_ONCE):
             chunk = missing[start : start + AT_ONCE]
-            found = await asyncio.gather(*(self._graded(case, text) for case, text in chunk))
+            # The answers come first, one of each: those who were made from it are graded at the same time.
+            answers = {(each.case.query, each.case.original): each.case for each in chunk}
+            await asyncio.gather(*map(self.before, answers.values()))
+            found = await asyncio.gather(*map(self._graded, chunk))
             grades.update(zip(chunk, found, strict=True))
-        for pair in missing:
-            self._known[pair] = grades[pair]
+        for each in missing:
+            self._known[each] = grades[each]
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
-        return [grades[pair] for pair in asked]
+        return [grades[each] for each in asked]
 
-    async def _graded(self, case: Case, rewrite: str) -> Grade:
-        protected, space = case.protected, case.target.space
-        intact = protected.intact(rewrite)
-        text = (protected.restore(rewrite) if intact else _restored(protected, rewrite)).strip()
-        wrong = faults(case.original, text)
-        if wrong == EMPTY:
-            zero = ValueVector.zero(space)
-            return Grade(nearness(zero, case.target), 0.0, 0.0, 0.0, intact, wrong, 0.0, zero.l2(case.target))
-        reading = await self.detector.detect(case.query[:MAX_QUERY], text)
-        after = measured(reading, space)
-        forward = backward = consistency = 0.0
-        if intact:  # without its placeholders a rewrite has lost facts, whatever a model thinks of it
-            report = await self._facts.compare(case.original, text)
-            forward, backward, consistency = report.forward, report.backward, report.consistency
+    async def _graded(self, handed: _Handed) -> Grade:
+        case, text, target = handed.case, handed.text, handed.case.target
+        wrong = faults(case.original, text, target.space)
+        before, after = await self.before(case), ValueVector.zero(target.space)
+        report = NOTHING
+        if wrong != EMPTY:
+            after = measured(await self.detector.detect(case.query[:MAX_QUERY], text), target.space)
+            if handed.compared:
+                report = await self._facts.compare(case.original, text)
         return Grade(
-            value=nearness(after, case.target),
-            forward=forward,
-            backward=backward,
-            consistency=consistency,
-            intact=intact,
+            value=nearness(after, target),
+            forward=report.forward,
+            backward=report.backward,
+            consistency=report.consistency,
+            intact=handed.intact,
             faults=wrong,
-            length=length_ratio(case.original, text),
-            l2=after.l2(case.target),
+            length=length_ratio(case.original, text) if wrong != EMPTY else 0.0,
+            l2=after.l2(target),
+            nearer=before.l2(target) - after.l2(target),
+            after=after,
+            differing=(len(report.lost), len(report.gained)),
         )
 
 
@@ -138,7 +179,8 @@ def nearness(after: ValueVector, target: ValueVector) -> float:
     return 1.0 - 2.0 * min(1.0, after.norm)
 
 
-def _restored(protected: Protected, text: str) -> str:
-    """`text` with those spans put back that can be told."""
-    spans = protected.spans
-    return PLACEHOLDER.sub(lambda found: spans[int(found[1]) - 1] if 0 < int(found[1]) <= len(spans) else "", text)
+def _restored(case: Case, rewrite: str) -> _Handed:
+    """With the spans back that can be told. Without its placeholders a rewrite has lost facts, whatever a model thinks of it."""
+    spans, intact = case.protected.spans, case.protected.intact(rewrite)
+    text = PLACEHOLDER.sub(lambda found: spans[int(found[1]) - 1] if 0 < int(found[1]) <= len(spans) else "", rewrite)
+    return _Handed(case, text.strip(), intact, compared=intact)

@@ -11,7 +11,8 @@ from typing import Any
 from transformers import TrainerCallback
 from trl.models import unwrap_model_for_generation
 
-from visa_proxy.training.rewards.grader import Bounds, Case, Grade
+from visa_proxy.training.rewards.bounds import Bounds
+from visa_proxy.training.rewards.grader import Case, Grade
 from visa_proxy.training.rewards.scorer import Scorer
 from visa_proxy.training.tuning.progress import Table
 from visa_proxy.training.tuning.prompts import prompt
@@ -28,6 +29,7 @@ def figures(grades: Sequence[Grade], bounds: Bounds) -> dict[str, float]:
         "value": sum(grade.value for grade in grades),
         "consistency": sum(grade.consistency for grade in grades),
         "l2": sum(grade.l2 for grade in grades),
+        "nearer": sum(grade.nearer for grade in grades),
         "intact": sum(grade.intact for grade in grades),
         "form": sum(not grade.faults for grade in grades),
         "length": sum(grade.length for grade in grades),

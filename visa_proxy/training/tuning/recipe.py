@@ -11,7 +11,7 @@ from visa_proxy.errors import ConfigError
 from visa_proxy.policy.problems import refusal
 from visa_proxy.rewriter.prompt import Style
 from visa_proxy.training.heads import load_recipe
-from visa_proxy.training.rewards.grader import Bounds
+from visa_proxy.training.rewards.bounds import Bounds
 from visa_proxy.training.rewards.scalar import RewardRecipe
 from visa_proxy.training.tuning.arguments import METHODS, OURS, Method, arguments, config_class, given
 
@@ -55,12 +55,14 @@ class Held(Section):
     value: float = Field(default=Bounds.value, ge=-1, le=1)
     """A joint success has at least this cosine …"""
     consistency: float = Field(default=Bounds.consistency, ge=0, le=1)
-    """… and this consistency."""
+    """… this consistency …"""
+    nearer: float = Field(default=Bounds.nearer, ge=0, le=10)
+    """… and an L2 to the target that is this much less than that of the answer."""
     batch: int = Field(default=32, ge=1, le=4096)
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.value, self.consistency)
+        return Bounds(self.value, self.consistency, self.nearer)
 
 
 class Pairs(Section):

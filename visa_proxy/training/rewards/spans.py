@@ -1,25 +1,22 @@
-"""Which of an answer's verbatim spans are still there."""
+"""Which of an answer's verbatim spans a text still has."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from visa_proxy.shield.preserve import protect
 
-
-def kept_and_all(answer: str, text: str, glossary: Sequence[str] = ()) -> tuple[int, int]:
-    """How many spans of `answer` stand in `text`, whole and in their order, and how many there are.
+def kept(spans: Sequence[str], text: str) -> int:
+    """How many of `spans` stand in `text`, whole and in their order.
 
     Of the spans found in `text` those count that belong to the longest common sequence: one that was dropped costs itself alone, and one
     that two texts have in another place than the other costs one of them.
     """
-    spans = protect(answer, glossary=glossary).spans
     if not spans:
-        return 0, 0
+        return 0
     longest = sorted(set(spans), key=lambda span: (-len(span), span))
     found = re.compile("|".join(rf"(?<!\w){re.escape(span)}(?!\w)" for span in longest)).findall(text)
-    return _common(spans, found), len(spans)
+    return _common(spans, found)
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:
