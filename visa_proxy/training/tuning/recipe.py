@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from visa_proxy.errors import ConfigError
+from visa_proxy.optional import need
 from visa_proxy.policy.problems import refusal
 from visa_proxy.rewriter.prompt import Style
 from visa_proxy.training.heads import load_recipe
@@ -121,13 +122,18 @@ def load(name: str, method: Method) -> RecipeBase:
 
 def trainer_arguments(recipe: RecipeBase, method: Method, name: str, **ours: Any) -> Any:
     """TRL's config. `ours`: what is not the recipe's to say. Raises ConfigError with TRL's reason for values that do not go together."""
-    section: Any = getattr(recipe, method)
     cls = config_class(method)
     try:
-        return cls(**given(section), **ours)
+        return cls(**{"use_cpu": on_cpu(recipe, method), **given(getattr(recipe, method)), **ours})
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:400]
         raise ConfigError([f"{recipe_path(name)}: {method}: {reason}"]) from error
+
+
+def on_cpu(recipe: RecipeBase, method: Method) -> bool:
+    """What the recipe says of `use_cpu`, else whether there is nothing but a CPU: unless TRL is told, it refuses bf16 there."""
+    said: bool | None = getattr(getattr(recipe, method), "use_cpu", None)
+    return not need("torch", extra="train").accelerator.is_available() if said is None else said
 
 
 def _explained(problem: str, method: Method) -> str:

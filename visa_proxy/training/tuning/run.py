@@ -18,7 +18,7 @@ from visa_proxy.training.rewards.scorer import Instruments, Scorer
 from visa_proxy.training.tuning import adapters, models, preflight
 from visa_proxy.training.tuning.arguments import Method
 from visa_proxy.training.tuning.prompts import fitting
-from visa_proxy.training.tuning.recipe import Lora, RecipeBase, load, recipe_path
+from visa_proxy.training.tuning.recipe import Lora, RecipeBase, load, on_cpu, recipe_path
 from visa_proxy.training.tuning.record import CURVE, Curve, best_folder, identify, last_checkpoint
 from visa_proxy.training.tuning.stage import Stage
 from visa_proxy.training.tuning.targets import Aims
@@ -79,7 +79,7 @@ def tune(job: Job) -> Result:
     check_writable(job.out)
     run = job.out / "run"
     # As the trainer will make it: without being told, several processes on CPUs each take themselves for the only one.
-    here = need("accelerate", extra="train").PartialState(cpu=bool(getattr(getattr(recipe, job.method), "use_cpu", False)))
+    here = need("accelerate", extra="train").PartialState(cpu=on_cpu(recipe, job.method))
     with here.main_process_first():
         # Of several processes one writes; the others find what it wrote.
         if here.is_main_process:
