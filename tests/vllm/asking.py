@@ -46,7 +46,13 @@ def visa_of(answer: openai.BaseModel) -> dict[str, Any]:
 
 def metric(server: Child, name: str) -> float:
     """A Prometheus metric, summed over its labels."""
-    return sum(float(line.split()[-1]) for line in server.get("/metrics").splitlines() if line.startswith(name + "{"))
+    return sum(samples(server, name).values())
+
+
+def samples(server: Child, name: str) -> dict[str, float]:
+    """A Prometheus metric, by its labels as they are written."""
+    found = (line.rpartition(" ") for line in server.get("/metrics").splitlines() if line.startswith(name + "{"))
+    return {labels.removeprefix(name): float(value) for labels, _, value in found}
 
 
 def made_after_leaving(server: Child, leave: Callable[[], None], *, asked: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,17 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.fakes.child import Child, running, tail
+from tests.fakes.child import Child, tail
+from tests.vllm.server import serving_vllm
 from visa_proxy.detector.pooling import PoolingDetector, model_input
-from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.errors import InstrumentError
 from visa_proxy.llm.http import HttpEndpoint, new_session
 from visa_proxy.values import Space, join, load_space, load_spaces
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
-START_S: Final = 400.0
-"""Far beyond what vLLM takes (half a minute of two idle cores), for machines that do other work."""
 CALL_S: Final = 120.0
 MODEL: Final = "values"
 MAX_LENGTH: Final = 512
@@ -32,7 +29,6 @@ TEXTS: Final = (
     ("", "Yes."),
     ("Où aller ?", "À Paris, bien sûr 🎈"),
 )
-OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def write_model(folder: Path) -> None:
@@ -88,18 +84,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vllm(model: Path) -> Iterator[Child]:
-    port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(model), "--served-model-name", MODEL, "--runner", "pooling"]
-    command += ["--host", HOST, "--port", str(port), "--enforce-eager", "--dtype", "float32", "--max-model-len", str(MAX_LENGTH)]
-    with running(
-        command,
-        url=f"http://{HOST}:{port}",
-        ready="/health",
-        log=model.parent / "log",
-        env={**OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1"},
-        timeout_s=START_S,
-    ) as child:
+    pooling = ("--runner", "pooling")
+    with serving_vllm(model, *pooling, names=[MODEL], max_length=MAX_LENGTH, log=model.parent / "log") as child:
         yield child
         print(f"vLLM's log\n{tail(child.log)}")  # noqa: T201 - pytest shows it when a test failed
 

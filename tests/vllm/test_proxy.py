@@ -14,13 +14,11 @@ import pytest
 from tests.fakes.child import Child, running, tail
 from tests.vllm.asking import ask, client_of, made_after_leaving, read_begun, undated, visa_of
 from tests.vllm.parrot import MAX_LENGTH, Saying, write_parrot
+from tests.vllm.server import OFFLINE, START_S, serving_vllm
 from visa_proxy.engines.ports import HOST, free_port
 from visa_proxy.policy.keys import hash_key
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
-
-START_S: Final = 400.0
-"""Far beyond what vLLM takes (half a minute of two idle cores), for machines that do other work."""
 
 MODEL: Final = "parrot"
 REWRITER: Final = "parrot-rewriter"
@@ -70,25 +68,13 @@ bases:
   default: {{url: "{url}/v1"}}
 rewriter: {{url: "{url}/v1", model: {rewriter}, style: compact}}
 """
-OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 @pytest.fixture(scope="module")
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     folder = tmp_path_factory.mktemp("vllm")
     write_parrot(folder / "model", SAYINGS)
-    port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(folder / "model"), "--served-model-name", MODEL, REWRITER]
-    command += ["--host", HOST, "--port", str(port), "--enforce-eager", "--dtype", "float32", "--max-model-len", str(MAX_LENGTH)]
-    with running(
-        command,
-        url=f"http://{HOST}:{port}",
-        ready="/health",
-        log=folder / "log",
-        env={**OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1"},
-        timeout_s=START_S,
-    ) as child:
+    with serving_vllm(folder / "model", names=[MODEL, REWRITER], max_length=MAX_LENGTH, log=folder / "log") as child:
         yield child
 
 
