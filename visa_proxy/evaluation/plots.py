@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +20,26 @@ if TYPE_CHECKING:
 
 def draw(folder: Path, found: Sequence[Result], bootstrap: Bootstrap) -> list[str]:
     """Writes the plots, the same bytes for the same figures, and gives the names of their files. Raises MissingExtra without matplotlib."""
-    matplotlib, figures = need("matplotlib", extra="eval"), need("matplotlib.figure", extra="eval")
-    plots = {"pareto.svg": _pareto, "deviations.svg": _deviations, "success.svg": _success}
+    plots = {"pareto.svg": pareto, "deviations.svg": _deviations, "success.svg": _success}
     if sum(sized(each.name) is not None for each in found) > 1:
         plots["sizes.svg"] = _sizes
-    with matplotlib.rc_context({"svg.hashsalt": "visa-proxy", "font.size": 9}):
-        for name, plot in plots.items():
-            figure = figures.Figure(figsize=(7, 4.2), layout="constrained")
-            plot(figure.add_subplot(), found, bootstrap)
-            part = folder / f"{name}.part"
-            figure.savefig(part, format="svg", metadata={"Date": None})
-            part.replace(folder / name)
+    for name, plot in plots.items():
+        save(folder / name, lambda figure, plot=plot: plot(figure.add_subplot(), found, bootstrap))  # type: ignore[misc]
     return list(plots)
+
+
+def save(file: Path, paint: Callable[[Any], None], size: tuple[float, float] = (7, 4.2)) -> None:
+    """What `paint` draws on a figure of `size` inches, as SVG: the same bytes for the same drawing, in place when it is whole.
+
+    Raises MissingExtra without matplotlib.
+    """
+    matplotlib, figures = need("matplotlib", extra="eval"), need("matplotlib.figure", extra="eval")
+    with matplotlib.rc_context({"svg.hashsalt": "visa-proxy", "font.size": 9}):
+        figure = figures.Figure(figsize=size, layout="constrained")
+        paint(figure)
+        part = file.with_name(f"{file.name}.part")
+        figure.savefig(part, format="svg", metadata={"Date": None})
+        part.replace(file)
 
 
 def _bars(found: Sequence[Result], figure: str, bootstrap: Bootstrap) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -49,7 +57,8 @@ def on_front(x: Sequence[float], y: Sequence[float]) -> list[int]:
     return sorted(front, key=lambda i: points[i])
 
 
-def _pareto(axes: Any, found: Sequence[Result], bootstrap: Bootstrap) -> None:
+def pareto(axes: Any, found: Sequence[Result], bootstrap: Bootstrap) -> None:
+    """Consistency against value cosine, with the front."""
     x, across = _bars(found, "cosine", bootstrap)
     y, along = _bars(found, "consistency", bootstrap)
     front = on_front(list(x), list(y))
