@@ -93,6 +93,9 @@ def test_the_digest_is_of_contents(tmp_path: Path) -> None:
     assert JudgeFiles().digest() == JudgeFiles().digest() and JudgeFiles().bundled() == ["detector", "facts"]
     for file in weights.BUNDLED.glob("*.safetensors"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
+    # Checkpoints are no part of what was trained.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "schwartz.safetensors").write_bytes(b"other")
     assert JudgeFiles(detector=tmp_path).digest() == JudgeFiles().digest()
     (tmp_path / "schwartz.safetensors").write_bytes(b"other")
     assert JudgeFiles(detector=tmp_path).digest() != JudgeFiles().digest()

@@ -65,13 +65,13 @@ class JudgeFiles:
 
 
 def digest_of(path: Path) -> str:
-    """Of a file, or of all files of a folder but those that are read by people. Raises ConfigError."""
+    """Of a file, or of all files of a folder but those that are read by people, and what training left in its run/. Raises ConfigError."""
     if not path.exists():
         raise ConfigError([f"{path}: there is no such file or folder"])
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     summed = hashlib.sha256()
     for file in files:
-        if file.suffix in (".md", ".pyc") or file.name.startswith("."):
+        if file.suffix in (".md", ".pyc") or file.name.startswith(".") or file.is_relative_to(path / "run"):
             continue
         try:
             with file.open("rb") as stream:

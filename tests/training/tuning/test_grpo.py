@@ -58,6 +58,7 @@ def test_a_run_of_the_bundled_rewriter(tmp_path: Path, graders: Graders) -> None
     assert first["reward"] == pytest.approx(weighted + 0.5 * gates, abs=1e-4)
     parts = first["seconds/generation"] + sum(value for name, value in first.items() if name.startswith("seconds/reward_"))
     assert first["seconds/generation"] > 0 and parts < first["step_time"]
+    assert 100 < first["memory_mb"] <= steps[1]["memory_mb"] < 6000
     held = curve(asked.out, "held")
     assert [row["step"] for row in held] == [0, 1, 2] and result.first == held[0]
     assert result.best == max(held, key=lambda row: (row["success"], row["value"] + row["consistency"]))

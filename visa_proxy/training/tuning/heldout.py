@@ -17,7 +17,7 @@ from visa_proxy.training.rewards.scorer import Scorer
 from visa_proxy.training.tuning.progress import Table
 from visa_proxy.training.tuning.prompts import prompt
 from visa_proxy.training.tuning.recipe import RecipeBase
-from visa_proxy.training.tuning.record import Curve, best_folder, prune_best
+from visa_proxy.training.tuning.record import Curve, best_folder, peak_mb, prune_best
 from visa_proxy.training.tuning.sampling import sample
 
 
@@ -120,7 +120,7 @@ class Log(TrainerCallback):  # type: ignore[misc]
             return
         numbers = {name: float(value) for name, value in logs.items() if isinstance(value, int | float) and math.isfinite(value)}
         if "train_runtime" not in numbers:
-            self._curve.append({"kind": "train", "step": state.global_step, **numbers})
+            self._curve.append({"kind": "train", "step": state.global_step, **numbers, "memory_mb": peak_mb()})
             self._table.logged(state.global_step, numbers)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:

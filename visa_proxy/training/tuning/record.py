@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -119,3 +121,13 @@ def _write(path: Path, content: bytes) -> None:
     draft = path.with_name(path.name + ".tmp")
     draft.write_bytes(content)
     draft.replace(path)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held so far: the GPU's where it trains on one, else its own (resident)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
