@@ -7,7 +7,9 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -25,7 +27,7 @@ from visa_proxy.store.database import Database, Unavailable
 from visa_proxy.store.engine import open_engine
 from visa_proxy.store.load import check_store
 from visa_proxy.store.read import Reader
-from visa_proxy.store.rows import Feedback
+from visa_proxy.store.rows import Exposure, Feedback, Unmeasured
 from visa_proxy.store.tables import METADATA
 
 DAY = {"acme": 86_400.0}
@@ -111,6 +113,24 @@ def test_an_exposure_comes_back_as_it_was(url: str) -> None:
         (measured,) = reader.exposures("acme", experiment="tone")
         assert measured.exposure == given and measured.feedback == said
         assert reader.experiments() == [("acme", "tone")] and reader.experiments("other") == []
+
+
+@pytest.mark.parametrize("experiment", ["", "tone"])
+def test_rows_of_which_more_and_less_is_known_are_written_together(url: str, experiment: str) -> None:
+    database = opened(url)
+    known: dict[str, Any] = {"tenant": "acme", "profile": "off", "experiment": experiment, "arm": "a", "unit_hash": "f"}
+    known |= {"surface": "completions", "status": "passthrough", "latency_s": 0.5}
+    least = [Unmeasured(request_id=f"u{i}", at=1000.0 + i, streamed=i % 2, **known) for i in range(200)]
+    part = [Exposure(request_id=f"p{i}", at=2000.0 + i, rewrite_s=0.25, query="q", **known) for i in range(40)]
+    whole = [Exposure(request_id=f"w{i}", at=3000.0 + i, target={"power": 1.0}, **known) for i in range(10)]
+    assert database.write([*whole, *least, *part], DAY) == 0
+    assert database.write([least[0]._replace(at=900.0, status="older")], DAY) == 0
+    database.close()
+    plain = [Exposure(**(each._asdict() | {"streamed": each.streamed == 1})) for each in least]
+    with Reader(url) as reader:
+        found = [measured.exposure for measured in reader.exposures("acme")]
+    assert found == [*plain, *(replace(each, query=None) for each in part), *whole]
+    assert [type(each.streamed) for each in found[:2]] == [bool, bool] and len(rows(url, "texts")) == 40
 
 
 @pytest.mark.parametrize("count", [1, 7, 300])

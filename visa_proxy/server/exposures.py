@@ -14,30 +14,44 @@ from visa_proxy.server.plan import Plan
 from visa_proxy.server.surfaces.base import Key
 from visa_proxy.shield.trace import Trace
 from visa_proxy.store.base import MAX_TEXT
-from visa_proxy.store.rows import Exposure
+from visa_proxy.store.rows import Exposure, Kept, Unmeasured
 from visa_proxy.values import ValueVector
 
 Texts = Mapping[Key, tuple[str, str]]
 """The base's text and the client's."""
 CUT: Final = "skipped:cut"
 """The client left, or the stream broke, before the end."""
+_NO_TEXTS: Final[Texts] = MappingProxyType({})
 _DAY_S: Final = 86_400.0
 
 
 class Exposed:
     """One request from its plan to its end. Holds nothing of the request's body but the question, and that only where texts are kept."""
 
-    # Of the class, because most answers are relayed and have none: this is done for each request.
-    _traces: Sequence[Trace] = ()
-    _texts: Texts = MappingProxyType({})
-    _query: str | None = None
-    _at = _latency_s = 0.0
+    __slots__ = (
+        "_assignment",
+        "_at",
+        "_latency_s",
+        "_profile",
+        "_query",
+        "_streamed",
+        "_surface",
+        "_tenant",
+        "_texts",
+        "_traces",
+        "request_id",
+        "status"
+    )  # fmt: skip
 
     def __init__(self, plan: Plan, status: str = CUT, *, request_id: str = "", surface: str = "") -> None:
         """`request_id`: another than the request's own. `surface`: another than the plan's."""
         request, tenant = plan.request, plan.tenant
         self.status = status
         self.request_id = request_id
+        self._traces: Sequence[Trace] = ()
+        self._texts = _NO_TEXTS
+        self._query: str | None = None
+        self._at = self._latency_s = 0.0
         self._assignment = plan.assignment
         self._tenant = tenant.name
         self._profile = plan.profile.name
@@ -74,27 +88,30 @@ class Exposed:
             return 0
         return len(self._query or "") + sum(len(base) + len(said) for base, said in self._texts.values())
 
-    def row(self) -> Exposure:
+    def row(self) -> Kept:
         """Several texts (`n` > 1) are one row: means of the vectors and similarities of those that were measured, the least consistency,
         the longest rewriting; their texts one after the other.
         """
-        assigned = self._assignment
-        known = {
-            "request_id": self.request_id,
-            "at": self._at,
-            "tenant": self._tenant,
-            "profile": self._profile,
-            "status": self.status,
-            "latency_s": self._latency_s,
-            "streamed": self._streamed,
-            "surface": self._surface.removeprefix("/"),
-            "query": self._query,
-        }
-        if assigned is not None:
-            known |= {"experiment": assigned.experiment, "arm": assigned.arm, "unit_hash": assigned.unit_hash}
-        if self._traces:
-            known |= self._measured()
-        return Exposure.of(known)
+        experiment = arm = unit_hash = ""
+        if self._assignment is not None:
+            experiment, arm, unit_hash = self._assignment.experiment, self._assignment.arm, self._assignment.unit_hash
+        row = Unmeasured(
+            self._tenant,
+            self.request_id,
+            self._at,
+            self._profile,
+            experiment,
+            arm,
+            unit_hash,
+            self._surface.removeprefix("/"),
+            1 if self._streamed else 0,
+            self.status,
+            self._latency_s,
+        )
+        if not self._traces and self._query is None:
+            return row
+        more = self._measured() if self._traces else {}
+        return Exposure(**(row._asdict() | more | {"streamed": self._streamed, "query": self._query}))
 
     def _measured(self) -> dict[str, Any]:
         traces = self._traces

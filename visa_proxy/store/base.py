@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from visa_proxy.store.rows import Exposure, Feedback
+from visa_proxy.store.rows import Feedback, Kept
 
-Recordable = Callable[[], Exposure]
+Recordable = Callable[[], Kept]
 """Makes the row when it is about to be written: off the request path."""
 Result = Literal["written", "failed", "rejected"]
 """Of one row: written; failed, and tried again (feedback: refused with 503); rejected by the database for what it holds, and dropped."""

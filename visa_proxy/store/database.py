@@ -13,7 +13,7 @@ from visa_proxy.store.address import Address
 from visa_proxy.store.engine import open_engine
 from visa_proxy.store.migrate import upgrade
 from visa_proxy.store.retention import sweep
-from visa_proxy.store.rows import Exposure, Feedback
+from visa_proxy.store.rows import Feedback, Kept, Unmeasured
 from visa_proxy.store.statements import Row, exposure_row, feedback_values, text_row, write_feedback, write_rows
 from visa_proxy.store.tables import EXPOSURES, TEXTS
 
@@ -38,7 +38,7 @@ class Database:
         """Reaches it, and brings its schema up to date the first time."""
         self._run(lambda connection: connection.execute(sa.select(1)).close())
 
-    def write(self, exposures: Sequence[Exposure], retention: Mapping[str, float]) -> int:
+    def write(self, exposures: Sequence[Kept], retention: Mapping[str, float]) -> int:
         """All of them in one transaction; the value is how many the database would not take for what they hold."""
         try:
             self._run(lambda connection: _write(connection, exposures, retention))
@@ -104,16 +104,22 @@ def _kind(error: Exception) -> str:
     )
 
 
-def _write(connection: sa.Connection, exposures: Sequence[Exposure], retention: Mapping[str, float]) -> None:
-    rows = [exposure_row(exposure) for exposure in exposures if not exposure.experiment]
-    # Those have no key, and are most; of two others about one request the newer stays.
+def _write(connection: sa.Connection, exposures: Sequence[Kept], retention: Mapping[str, float]) -> None:
+    rows: list[Row] = []
+    keyed: list[Kept] = []
+    for exposure in exposures:
+        if not exposure.experiment:
+            rows.append(exposure_row(exposure))
+        if exposure.experiment or not isinstance(exposure, Unmeasured):
+            keyed.append(exposure)
+    # Those outside of experiments have no key, and are most; of two others about one request the newer stays.
     tried: dict[tuple[str, str], Row] = {}
     texts: dict[tuple[str, str], Row] = {}
-    for exposure in sorted((e for e in exposures if e.experiment or retention.get(e.tenant)), key=lambda each: each.at):
+    for exposure in sorted(keyed, key=lambda each: each.at):
         key = (exposure.tenant, exposure.request_id)
         if exposure.experiment:
             tried[key] = exposure_row(exposure)
-        text = text_row(exposure, retention.get(exposure.tenant, 0.0))
+        text = None if isinstance(exposure, Unmeasured) else text_row(exposure, retention.get(exposure.tenant, 0.0))
         if text is not None:
             texts[key] = text
     # In one order for all: two writers would otherwise wait for each other.

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 from visa_proxy.store.base import Recordable, Watch
-from visa_proxy.store.rows import Exposure
+from visa_proxy.store.rows import Kept
 
 logger = logging.getLogger("visa_proxy.store")
 
@@ -47,9 +47,9 @@ class Queue:
         self.dropped += rows
         self._watch.dropped(rows)
 
-    def take(self) -> list[Exposure]:
+    def take(self) -> list[Kept]:
         """The next batch, made into rows; those that cannot be made are counted as rejected."""
-        batch: list[Exposure] = []
+        batch: list[Kept] = []
         taken = 0
         while self._rows and len(batch) < BATCH and taken < BATCH_CHARACTERS:
             make, size = self._rows.popleft()

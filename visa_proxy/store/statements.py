@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from typing import Any, Final
 
@@ -11,24 +12,25 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from visa_proxy.store.base import MAX_TEXT
-from visa_proxy.store.rows import Exposure, Feedback
+from visa_proxy.store.rows import Exposure, Feedback, Kept, Unmeasured
 from visa_proxy.store.tables import EXPOSURES, FEEDBACK, TRIED
 
 Row = tuple[Any, ...]
+"""In the order of its table's columns; of those that are null at its end, any number may be left out."""
 CHUNKS: Final = (128, 32, 8, 1)
 """Rows of one statement on SQLite: few sizes, so that it is compiled once. It takes 32 766 parameters."""
 KEY: Final = ("tenant", "request_id")
-_COLUMNS: Final = operator.attrgetter(*(str(column.name) for column in EXPOSURES.columns))
-assert [str(column.name) for column in EXPOSURES.columns][-3:] == ["before", "after", "target"], "see exposure_row"
+_COLUMNS: Final = [str(column.name) for column in EXPOSURES.columns]
+_VALUES: Final = operator.attrgetter(*_COLUMNS)
+assert (*_COLUMNS[: len(Unmeasured._fields)],) == Unmeasured._fields and _COLUMNS[-3:] == ["before", "after", "target"]
 
 
-def exposure_row(exposure: Exposure) -> Row:
-    """In the order of the table's columns."""
-    row: Row = _COLUMNS(exposure)
-    if exposure.before is None and exposure.target is None:
-        return row
+def exposure_row(exposure: Kept) -> Row:
+    """What the table has of it."""
+    if isinstance(exposure, Unmeasured):
+        return exposure
     vectors = (exposure.before, exposure.after, exposure.target)
-    return (*row[:-3], *(None if values is None else orjson.dumps(values).decode() for values in vectors))
+    return _row([*_VALUES(exposure)[:-3], *(None if values is None else orjson.dumps(values).decode() for values in vectors)])
 
 
 def text_row(exposure: Exposure, keep_s: float) -> Row | None:
@@ -37,7 +39,13 @@ def text_row(exposure: Exposure, keep_s: float) -> Row | None:
     if keep_s <= 0 or not any(texts):
         return None
     kept = (None if text is None else clean(text)[:MAX_TEXT] for text in texts)
-    return (exposure.tenant, exposure.request_id, exposure.at, exposure.at + keep_s, *kept)
+    return _row([exposure.tenant, exposure.request_id, exposure.at, exposure.at + keep_s, *kept])
+
+
+def _row(values: list[Any]) -> Row:
+    while values[-1] is None:
+        values.pop()
+    return tuple(values)
 
 
 def feedback_values(feedback: Feedback, keep_s: float) -> dict[str, Any]:
@@ -66,11 +74,14 @@ def write_rows(connection: sa.Connection, table: sa.Table, listed: list[Row]) ->
         if listed:
             connection.execute(_from_json(table), {"rows": _as_json(table, listed)})
         return
-    done = 0
-    for size in CHUNKS:
-        while len(listed) - done >= size:
-            connection.exec_driver_sql(_marked(table, size), tuple(value for row in listed[done : done + size] for value in row))
-            done += size
+    for width in {len(row) for row in listed}:
+        alike = [row for row in listed if len(row) == width]
+        done = 0
+        for size in CHUNKS:
+            while len(alike) - done >= size:
+                some = alike[done : done + size]
+                connection.exec_driver_sql(_marked(table, width, size), tuple(itertools.chain.from_iterable(some)))
+                done += size
 
 
 def write_feedback(connection: sa.Connection, values: dict[str, Any]) -> bool:
@@ -79,9 +90,9 @@ def write_feedback(connection: sa.Connection, values: dict[str, Any]) -> bool:
 
 
 @functools.cache
-def _marked(table: sa.Table, size: int) -> str:
-    """For SQLite, compiled for the driver: its marks take a tuple, and no parameter is looked at one by one."""
-    insert = sqlite.insert(table).values([{column.name: None for column in table.columns}] * size)
+def _marked(table: sa.Table, width: int, size: int) -> str:
+    """For SQLite, compiled for the driver: its marks take a tuple, and no parameter is looked at one by one. `width`: columns."""
+    insert = sqlite.insert(table).values([{column.name: None for column in table.columns[:width]}] * size)
     return str(_replacing(insert, table).compile(dialect=sqlite.dialect(paramstyle="qmark")))
 
 
@@ -101,7 +112,7 @@ def _as_json(table: sa.Table, rows: list[Row]) -> str:
     objects = [
         {
             name: orjson.Fragment(value) if value is not None and name in json else value
-            for name, value in zip(names, row, strict=True)
+            for name, value in zip(names, row, strict=False)
         }
         for row in rows
     ]

@@ -15,7 +15,7 @@ from visa_proxy.store.base import Health, Recordable, Retention, Watch
 from visa_proxy.store.database import ROW_ERRORS, Database, Unavailable
 from visa_proxy.store.outage import Outage
 from visa_proxy.store.queue import BATCH, Queue
-from visa_proxy.store.rows import Exposure, Feedback
+from visa_proxy.store.rows import Feedback, Kept
 
 logger = logging.getLogger("visa_proxy.store")
 
@@ -49,7 +49,7 @@ class Writer:
         self._watch = watch
         self._rows = Queue(watch)
         self._posts: deque[Post] = deque()
-        self._batch: list[Exposure] = []
+        self._batch: list[Kept] = []
         """Taken off the queue, not yet written."""
         self._wake = threading.Event()
         self._tried = threading.Event()

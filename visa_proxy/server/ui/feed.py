@@ -19,6 +19,8 @@ VIEWERS: Final = 16
 WAITING: Final = 200
 """News that a viewer may be behind; older ones are left out, and counted."""
 KEEP_ALIVE_S: Final = 15.0
+PAUSE_S: Final = 0.2
+"""Between two looks at what is new: nobody reads faster, and what has come meanwhile leaves in one write."""
 LASTS_S: Final = 3600.0
 """Then a viewer has to come again, and may be asked who it is."""
 
@@ -53,10 +55,10 @@ class Feed:
 
     def tell(self, shown: Shown, traces: Iterable[Trace]) -> None:
         """One answer with each of its texts."""
+        at = time.time()
         for trace in traces:
-            news = _news(shown, trace)
             for viewer in self._viewers:
-                viewer.tell(news)
+                viewer.tell(at, shown, trace)
 
     @contextlib.contextmanager
     def viewer(self) -> Iterator[Viewer]:
@@ -80,17 +82,17 @@ class Viewer:
     """One who watches, and what waits to be read."""
 
     def __init__(self) -> None:
-        self._news: deque[Json] = deque()
+        self._news: deque[tuple[float, Shown, Trace]] = deque()
         self._left_out = 0
         self._ended = False
         self._some = asyncio.Event()
 
-    def tell(self, news: Json) -> None:
+    def tell(self, at: float, shown: Shown, trace: Trace) -> None:
         """Never waits: of a viewer that does not read, the oldest news are dropped."""
         if len(self._news) >= WAITING:
             self._news.popleft()
             self._left_out += 1
-        self._news.append(news)
+        self._news.append((at, shown, trace))
         self._some.set()
 
     def end(self) -> None:
@@ -99,7 +101,8 @@ class Viewer:
         self._some.set()
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Server-sent events `answer`, and `missed` with how many were left out; a comment now and then keeps the connection.
+        """Server-sent events `answer`, several in one piece, and `missed` with how many were left out; a comment now and then keeps the
+        connection.
 
         Ends after `LASTS_S`.
         """
@@ -116,15 +119,17 @@ class Viewer:
             if self._left_out:
                 missed, self._left_out = self._left_out, 0
                 yield sse.frame({"count": missed}, name="missed")
-            while self._news:
-                yield sse.frame(self._news.popleft(), name="answer")
+            if self._news:
+                news, self._news = self._news, deque()
+                yield b"".join(sse.frame(_news(*each), name="answer") for each in news)
+            await asyncio.sleep(PAUSE_S)
 
 
-def _news(shown: Shown, trace: Trace) -> Json:
+def _news(at: float, shown: Shown, trace: Trace) -> Json:
     told = trace.to_dict()
     kept: Json = {name: told[name] for name in _TOLD if name in told}
     return {
-        "at": round(time.time(), 3),
+        "at": round(at, 3),
         "request_id": shown.request_id,
         "tenant": shown.tenant,
         "profile": shown.profile,
