@@ -68,8 +68,8 @@ async def stack(rewriter: FakeRewriter) -> AsyncIterator[Stack]:
     async with (
         instrument_server() as detector,
         instrument_server() as translator,
-        endpoint_at(f"{detector.url}/v1", timeout_s=0.5) as judge,
-        endpoint_at(f"{translator.url}/v1", timeout_s=0.5, name="translator") as llm,
+        endpoint_at(f"{detector.url}/v1", timeout_s=1.0) as judge,
+        endpoint_at(f"{translator.url}/v1", timeout_s=1.0, name="translator") as llm,
         endpoint_at(rewriter.url, name="rewriter") as chat,
     ):
         detector.answer = judges
