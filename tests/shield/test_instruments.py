@@ -151,7 +151,7 @@ async def test_one_that_stalls_is_waited_for_once_and_not_for_every_window(stack
     answer = opened(stack.shield, windows=True, instruction="Rends cela plus palpitant.")
     parts = fed(answer)
     assert len(parts) > AT_ONCE
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(8):
         for part in parts:
             await answer.release(part)
     assert answer.text == LONG
