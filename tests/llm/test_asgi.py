@@ -298,7 +298,7 @@ class TestLeaving:
         async with AsgiEndpoint(app(handler)).request("POST", CHAT, body=b"{}") as answer:
             await anext(answer.chunks())
         assert ended.is_set()
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 0.9  # it was not waited for until it is cancelled
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
     @pytest.mark.parametrize("asks", [True, False])

@@ -154,9 +154,9 @@ def test_an_item_is_found_at_once_however_much_is_kept() -> None:
     for i in range(1_000):
         history.put("a", f"r{i}", talk({"id": f"i{i}", "text": filler}))
     assert sum(history._bytes.values()) < MAX_BYTES
-    begun = time.perf_counter()
+    begun = time.process_time()
     found = history.items("a", [f"i{i}" for i in range(100)] + [f"none{i}" for i in range(1_000)])
-    assert len(found) == 100 and time.perf_counter() - begun < 0.25
+    assert len(found) == 100 and time.process_time() - begun < 0.25
 
 
 def test_items_weigh_what_it_takes_to_find_them() -> None:

@@ -89,7 +89,7 @@ async def test_a_file_that_another_process_has_locked_fills_the_queue_and_nothin
             begun = time.perf_counter()
             store.record(lambda i=i: exposure(f"r{i}"))  # type: ignore[misc]
             slowest = max(slowest, time.perf_counter() - begun)
-        assert slowest < 0.05
+        assert slowest < 0.15  # none waited for the lock
         # The queue is full, and the first may have left it: whichever work of the thread met the lock before.
         kept = store.health.queued
         assert kept in (50, 51) and counts.lost == store.health.dropped == 101 - kept
