@@ -97,6 +97,14 @@ async def test_any_other_model_is_asked_in_full(tiny: Path) -> None:
         await model.ask([{"role": "user", "content": "Hello."}], 8, timeout_s=LONG_S)
 
 
+def test_a_model_without_a_chat_template_is_named(tiny: Path, tmp_path: Path) -> None:
+    for file in tiny.iterdir():
+        if file.name != "chat_template.jinja":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ConfigError, match="--system a: found a tokenizer without a chat template in"):
+        asyncio.run(LocalModel.open(tmp_path, "--system a"))
+
+
 def test_surprise_adds_up(tiny: Path) -> None:
     fluency = Fluency(tiny)
     nats, tokens = fluency.surprise("It is so.")

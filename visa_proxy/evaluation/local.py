@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from visa_proxy.errors import RewriterError
+from visa_proxy.errors import ConfigError, RewriterError
 from visa_proxy.evaluation.causal import Causal, load_causal
 from visa_proxy.rewriter.base import RewriteRequest, Rewrites
 from visa_proxy.rewriter.chat import REACH, budget, without_thoughts
@@ -47,8 +47,13 @@ class LocalModel:
 
     @classmethod
     async def open(cls, folder: Path, place: str) -> LocalModel:
-        """Takes seconds. Raises what `load_causal` raises."""
-        return cls(await asyncio.to_thread(load_causal, folder, place))
+        """Takes seconds. Raises what `load_causal` raises, and ConfigError for a model that cannot be talked to."""
+        causal = await asyncio.to_thread(load_causal, folder, place)
+        if not causal.tokenizer.chat_template:
+            raise ConfigError(
+                [f"{place}: found a tokenizer without a chat template in {folder}, allowed: an instruction-tuned model"]
+            )
+        return cls(causal)
 
     @property
     def style(self) -> Style:
