@@ -79,12 +79,16 @@ def cpu_s(pid: int) -> float:
 
 def rss_mb(pid: int) -> float:
     """Resident memory of the process tree."""
-    total = 0
-    for member in tree(pid):
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{member}/status").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-    return total / 1024
+    return sum(status_mb(member, "VmRSS") or 0.0 for member in tree(pid))
+
+
+def status_mb(pid: int, name: str) -> float | None:
+    """What the system says of the process's memory under `name`; None once it has ended, and where there is no /proc."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) / 1024
+    return None
 
 
 def machine() -> str:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from proxy import machine
+from proxy import machine, status_mb
 
 FILE: Final = "stages.json"
 TICK_S: Final = 1.0
@@ -73,12 +73,9 @@ class Journal:
 
 
 def peak_mb(pid: int) -> float | None:
-    """The most memory that the process has held so far; None once it has ended, and where there is no /proc."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM"):
-                return round(int(line.split()[1]) / 1024, 1)
-    return None
+    """The most memory that the process has held so far; None where that cannot be known any more."""
+    found = status_mb(pid, "VmHWM")
+    return None if found is None else round(found, 1)
 
 
 def device() -> str:

@@ -21,7 +21,7 @@ Texts = Mapping[Key, tuple[str, str]]
 """The base's text and the client's."""
 CUT: Final = "skipped:cut"
 """The client left, or the stream broke, before the end."""
-_NO_TEXTS: Final[Texts] = MappingProxyType({})
+NO_TEXTS: Final[Texts] = MappingProxyType({})
 _DAY_S: Final = 86_400.0
 
 
@@ -49,7 +49,7 @@ class Exposed:
         self.status = status
         self.request_id = request_id
         self._traces: Sequence[Trace] = ()
-        self._texts = _NO_TEXTS
+        self._texts = NO_TEXTS
         self._query: str | None = None
         self._at = self._latency_s = 0.0
         self._assignment = plan.assignment

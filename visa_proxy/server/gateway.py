@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from visa_proxy.llm.base import Endpoint, Exchange
 from visa_proxy.policy.config import ServerConfig
@@ -18,7 +17,7 @@ from visa_proxy.server.components import Components
 from visa_proxy.server.deadlines import Deadlines
 from visa_proxy.server.drafts import Drafts
 from visa_proxy.server.engine import EngineState
-from visa_proxy.server.exposures import CUT, Exposed, Texts
+from visa_proxy.server.exposures import CUT, NO_TEXTS, Exposed, Texts
 from visa_proxy.server.history import Turns
 from visa_proxy.server.limits import Limits
 from visa_proxy.server.metrics import Metrics
@@ -33,8 +32,6 @@ from visa_proxy.shield.trace import Trace, usage
 from visa_proxy.store.base import Store
 
 logger = logging.getLogger("visa_proxy.requests")
-
-_NO_TEXTS: Final[Texts] = MappingProxyType({})
 
 
 @dataclass
@@ -116,7 +113,7 @@ class Gateway:
         if self.store is not None:
             call.exposed = Exposed(plan, status)
 
-    def report(self, call: Call, plan: Plan, traces: dict[Key, Trace], texts: Texts = _NO_TEXTS) -> dict[str, Any]:
+    def report(self, call: Call, plan: Plan, traces: dict[Key, Trace], texts: Texts = NO_TEXTS) -> dict[str, Any]:
         """The `visa` object of an answer; counts its texts, and logs those that fell back. `texts`: to keep, where the policy says so.
 
         The status is that of the only text; of several, "adapted" when all were, else the first that was not. Several texts are
@@ -131,7 +128,7 @@ class Gateway:
         statuses = [trace.status for trace in traces.values()] or ["skipped:empty"]
         visa: dict[str, Any] = {"status": next((status for status in statuses if status != "adapted"), "adapted")}
         if call.exposed is not None:
-            call.exposed.report(visa["status"], list(traces.values()), texts if tenant.store.text else _NO_TEXTS)
+            call.exposed.report(visa["status"], list(traces.values()), texts if tenant.store.text else NO_TEXTS)
         visa |= {"tenant": tenant.name, "profile": profile.name}
         if plan.assignment is not None:
             visa["experiment"] = {"name": plan.assignment.experiment, "arm": plan.assignment.arm}

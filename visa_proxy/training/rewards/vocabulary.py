@@ -23,7 +23,7 @@ def spoken(text: str) -> str:
 @functools.lru_cache(maxsize=16)
 def names(space: Space) -> re.Pattern[str]:
     """Names and keywords of the values, in a text as it is `spoken`."""
-    return _any_of(word for each in space.dimensions for word in (each.name, *each.keywords))
+    return _any_of(_called(space))
 
 
 @functools.lru_cache(maxsize=16)
@@ -33,7 +33,11 @@ def vocabulary(space: Space) -> re.Pattern[str]:
     lexicon = yaml.safe_load(file.read_text(encoding="utf-8"))["words"]
     lists = [lexicon[name] for name in space.names if name in lexicon]
     entries = [entry for each in lists for kind in ("nouns", "adjectives") for entry in each[kind]]
-    return _any_of([*entries, *(word for each in space.dimensions for word in (each.name, *each.keywords))])
+    return _any_of([*entries, *_called(space)])
+
+
+def _called(space: Space) -> list[str]:
+    return [word for each in space.dimensions for word in (each.name, *each.keywords)]
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:
